@@ -1,0 +1,25 @@
+"""Who is tied to whom: the rules of every layer, and the unit groups."""
+
+from keras_apoptosis.graph.groups import (
+    Analysis,
+    Observation,
+    UnitGroup,
+    analyse,
+    unit_groups,
+)
+from keras_apoptosis.graph.reading import Graph, Step, read
+from keras_apoptosis.graph.rules import RULES, Rule, register_rule
+
+__all__ = [
+    "RULES",
+    "Analysis",
+    "Graph",
+    "Observation",
+    "Rule",
+    "Step",
+    "UnitGroup",
+    "analyse",
+    "read",
+    "register_rule",
+    "unit_groups",
+]

@@ -1,0 +1,287 @@
+"""Unit groups: units that the graph ties together, so they go together."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from keras_apoptosis.graph.reading import Graph, read
+from keras_apoptosis.graph.rules import rule_of
+from keras_apoptosis.graph.trace import Consumer, Trace, trace
+from keras_apoptosis.graph.units import FIXED
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Observation:
+    """Where a group's units are judged and replaced, for some consumers.
+
+    It is the last tensor before the consumers in which the units take new
+    values: after the activation, a pooling or a sum. Consumers that share
+    their weights between several calls share the observation too, which then
+    has several sources.
+
+    Args:
+        name: Path of the layer whose output is observed.
+        sources: Indices of the sources in the trace.
+        consumers: The calls that read the units from there, each with the
+            positions along its weight's axis: shape `(occurrences, size)`.
+    """
+
+    name: str
+    sources: tuple[int, ...]
+    consumers: tuple[tuple[Consumer, np.ndarray], ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class UnitGroup:
+    """Units that the graph ties together, so they can only go together.
+
+    Unit `i` of a group is neuron or channel `i` of its first producer, as
+    long as all producers are tied unit by unit.
+
+    Args:
+        name: Path of the first producer; does not change when the model
+            shrinks.
+        size: The number of units.
+        producers: Layers whose outputs are the units.
+        carriers: Layers that the units pass through.
+        consumers: Layers that read the units.
+        removable: Whether units may leave.
+        reason: Why not, where they may not; `""` where they may.
+        observations: Where units are judged.
+    """
+
+    name: str
+    size: int
+    producers: list[keras.Layer]
+    carriers: list[keras.Layer]
+    consumers: list[keras.Layer]
+    removable: bool
+    reason: str
+    observations: tuple[Observation, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"<UnitGroup name={self.name}, size={self.size}, "
+            f"removable={self.removable}>"
+        )
+
+    def __str__(self) -> str:
+        lines = [f"Group '{self.name}': {self.size} units"]
+        for role in ("producers", "carriers", "consumers"):
+            names = ", ".join(layer.name for layer in getattr(self, role))
+            lines.append(f"  {role + ':':<11}{names or '(none)'}")
+        seen = ", ".join(each.name for each in self.observations)
+        lines.append(f"  {'judged at:':<11}{seen or '(nowhere)'}")
+        if not self.removable:
+            lines.append(f"  {'frozen:':<11}{self.reason}")
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Analysis:
+    """The units of a model: its graph, its trace and its groups.
+
+    Args:
+        trace: What the rules recorded.
+        groups: The groups, from the input of the model to its output.
+        group_of: For each label the index of its group.
+        index_of: For each label the index of its unit in that group.
+    """
+
+    trace: Trace
+    groups: tuple[UnitGroup, ...]
+    group_of: np.ndarray
+    index_of: np.ndarray
+
+    @property
+    def graph(self) -> Graph:
+        return self.trace.graph
+
+    def positions(self, labels: np.ndarray, group: int) -> np.ndarray:
+        """Where the units of a group stand, unit by unit.
+
+        Args:
+            labels: Labels along an axis.
+            group: Index of the group.
+
+        Returns:
+            Positions, shape `(occurrences, size of the group)`.
+        """
+        places = np.flatnonzero(self.member(labels, group))
+        units = self.index_of[labels[places]]
+        order = places[np.argsort(units, kind="stable")]
+        return order.reshape(self.groups[group].size, -1).T
+
+    def member(self, labels: np.ndarray, group: int) -> np.ndarray:
+        """Which labels belong to a group."""
+        if not self.group_of.size:
+            return np.zeros(labels.size, bool)
+        return (labels != FIXED) & (self.group_of[labels] == group)
+
+
+def unit_groups(model: keras.Model) -> list[UnitGroup]:
+    """Finds the unit groups of a model.
+
+    Args:
+        model: A built Sequential or Functional model, or a nesting of those.
+
+    Returns:
+        Its groups, in order from the input to the output. `print(group)`
+        says what one consists of and, if it is frozen, why.
+
+    Raises:
+        ValueError: If the model's graph cannot be read.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, activation="relu", name="hidden"),
+    ...     keras.layers.Dense(2, name="logits"),
+    ... ])
+    >>> print(ka.unit_groups(model)[0])
+    Group 'hidden': 8 units
+      producers: hidden
+      carriers:  (none)
+      consumers: logits
+      judged at: hidden
+    """
+    return list(analyse(model).groups)
+
+
+def analyse(model: keras.Model) -> Analysis:
+    """Finds the groups of a model, with the trace they come from."""
+    result = trace(read(model), rule_of)
+    group_of, index_of, sizes, blocks_of = _number(result)
+    frozen: dict[int, dict[str, None]] = {}
+    for labels, reason in result.frozen:
+        for group in np.unique(group_of[labels]):
+            frozen.setdefault(int(group), {})[reason] = None
+
+    draft = Analysis(result, (), group_of, index_of)
+    groups = []
+    for number, size in enumerate(sizes):
+        producers = [result.blocks[b].step for b in blocks_of[number]]
+        carriers = [
+            step
+            for step, labels in result.carriers
+            if draft.member(labels, number).any()
+        ]
+        readers = [
+            consumer
+            for consumer in result.consumers
+            if draft.member(consumer.units.labels, number).any()
+        ]
+        reasons = list(frozen.get(number, {}))
+        observations, uneven = _observations(draft, number, size, readers)
+        if uneven:
+            reasons.append(uneven)
+        if not readers and not reasons:
+            reasons.append("no layer reads them")
+        groups.append(
+            UnitGroup(
+                name=producers[0].path,
+                size=size,
+                producers=_layers(producers),
+                carriers=_layers(carriers),
+                consumers=_layers(each.step for each in readers),
+                removable=not reasons,
+                reason="; ".join(reasons),
+                observations=observations,
+            )
+        )
+    return dataclasses.replace(draft, groups=tuple(groups))
+
+
+def _layers(steps: Any) -> list[keras.Layer]:
+    found = {id(step.operation): step.operation for step in steps}
+    return list(found.values())
+
+
+def _number(
+    trace: Trace,
+) -> tuple[np.ndarray, np.ndarray, list[int], list[list[int]]]:
+    """Numbers groups and units; blocks with a unit in common are a group."""
+    same = trace.same_units()
+    count = len(trace.blocks)
+    if not count:
+        return np.zeros(0, int), np.zeros(0, int), [], []
+    block_of = np.repeat(
+        np.arange(count), [b.stop - b.start for b in trace.blocks]
+    )
+    links = coo_array(
+        (np.ones(same.size), (block_of, count + same)),
+        shape=(count + same.size, count + same.size),
+    )
+    component = connected_components(links, directed=False)[1][:count]
+    # Number groups by their first block: from the input to the output.
+    _, first, inverse = np.unique(
+        component, return_index=True, return_inverse=True
+    )
+    rank = np.argsort(np.argsort(first))
+    group_of_block = rank[inverse]
+    group_of = group_of_block[block_of]
+    index_of = np.zeros(same.size, int)
+    sizes, blocks_of = [], []
+    for group in range(first.size):
+        labels = np.flatnonzero(group_of == group)
+        _, seen, place = np.unique(
+            same[labels], return_index=True, return_inverse=True
+        )
+        index_of[labels] = np.argsort(np.argsort(seen))[place]
+        sizes.append(seen.size)
+        blocks_of.append(list(np.flatnonzero(group_of_block == group)))
+    return group_of, index_of, sizes, blocks_of
+
+
+def _observations(
+    draft: Analysis, group: int, size: int, readers: list[Consumer]
+) -> tuple[tuple[Observation, ...], str]:
+    """The observations of a group, and why there are none, if so."""
+    parts: list[tuple[int, Consumer, np.ndarray]] = []
+    for consumer in readers:
+        units = consumer.units
+        mine = draft.member(units.labels, group)
+        for source in np.unique(units.sources[mine]):
+            places = np.flatnonzero(mine & (units.sources == source))
+            index = draft.index_of[units.labels[places]]
+            if set(np.bincount(index, minlength=size)) != {
+                places.size // size
+            }:
+                return (), (
+                    f"'{consumer.step.path}' does not read every one of them "
+                    "equally often"
+                )
+            order = places[np.argsort(index, kind="stable")]
+            parts.append((int(source), consumer, order.reshape(size, -1).T))
+    # One weight that reads at several calls needs one replacement for all.
+    owner: dict[Any, int] = {}
+    merged: dict[int, int] = {}
+
+    def root(source: int) -> int:
+        while merged.setdefault(source, source) != source:
+            source = merged[source]
+        return source
+
+    for source, consumer, places in parts:
+        for place in places[:, 0]:
+            key = (id(consumer.kernel), int(place))
+            merged[root(source)] = root(owner.setdefault(key, source))
+    observations = []
+    for start in sorted({root(source) for source, _, _ in parts}):
+        mine = [part for part in parts if root(part[0]) == start]
+        sources = tuple(sorted({source for source, _, _ in mine}))
+        observations.append(
+            Observation(
+                name=draft.trace.sources[start].path,
+                sources=sources,
+                consumers=tuple((c, places) for _, c, places in mine),
+            )
+        )
+    return tuple(observations), ""

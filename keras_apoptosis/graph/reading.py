@@ -1,0 +1,241 @@
+"""Reads the graph of a Keras model: the one file that knows its privates.
+
+A model becomes a flat list of steps. Nested models are opened, so that a unit
+can be followed through them; each call of a shared model or layer is a step of
+its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """One call of one operation.
+
+    Args:
+        operation: The layer or `keras.Operation` that is called.
+        path: Names of the models it is nested in and its own, joined by `/`.
+        inputs: Keys of the tensors it reads, in the order of its arguments.
+        outputs: Keys of the tensors it writes.
+        node: Keras' record of the call; `None` where a tensor only passes the
+            border of a nested model.
+    """
+
+    operation: keras.Operation
+    path: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    node: Any = None
+
+    @property
+    def arguments(self) -> tuple[tuple, dict]:
+        """Positional and keyword arguments of the call, as recorded."""
+        if self.node is None:
+            return (), {}
+        return self.node.arguments.args, self.node.arguments.kwargs
+
+    def run(self, values: dict[int, Any]) -> list[Any]:
+        """Calls the operation on `values` (inference) and returns outputs."""
+        if self.node is None:
+            return [values[key] for key in self.inputs]
+        args, kwargs = self.node.arguments.fill_in(
+            {
+                id(tensor): values[key]
+                for tensor, key in zip(
+                    self.node.arguments.keras_tensors, self.inputs
+                )
+            }
+        )
+        return keras.tree.flatten(self.operation(*args, **kwargs))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """A model as a list of steps over numbered tensors.
+
+    Args:
+        model: The model that was read.
+        inputs: Keys of the model's input tensors.
+        outputs: Keys of the model's output tensors.
+        steps: The calls, each after those whose outputs it reads.
+        tensors: The `KerasTensor` of each key. A nested model that is called
+            twice has two keys for each of its tensors.
+    """
+
+    model: keras.Model
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    steps: tuple[Step, ...]
+    tensors: tuple[keras.KerasTensor, ...]
+
+    def run(self, inputs: Any, wanted: Iterable[int]) -> dict[int, Any]:
+        """Computes some tensors of the graph, without gradients.
+
+        Args:
+            inputs: One batch of the model's inputs, in any structure that the
+                model's `call` takes.
+            wanted: Keys of the tensors to return. Steps that none of them
+                depends on are not run.
+
+        Returns:
+            The wanted tensors, by key.
+        """
+        wanted = set(wanted)
+        needed = self.steps_to(wanted)
+        values = dict(
+            zip(self.inputs, as_function(self.model)._standardize_inputs(inputs))
+        )
+        last_use = {
+            key: index
+            for index, step in enumerate(needed)
+            for key in step.inputs
+        }
+        with _no_gradients():
+            for index, step in enumerate(needed):
+                values.update(zip(step.outputs, step.run(values)))
+                for key in set(step.inputs):
+                    # Feature maps are large; keep those still to be read.
+                    if last_use[key] == index and key not in wanted:
+                        del values[key]
+        return {key: values[key] for key in wanted}
+
+    def steps_to(self, wanted: Iterable[int]) -> list[Step]:
+        """The steps that the wanted tensors depend on, in order."""
+        wanted = set(wanted)
+        needed = []
+        for step in reversed(self.steps):
+            if wanted.intersection(step.outputs):
+                needed.append(step)
+                wanted.update(step.inputs)
+        return needed[::-1]
+
+
+def read(model: keras.Model) -> Graph:
+    """Reads a built Sequential or Functional model, nested ones included.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Its `Graph`.
+
+    Raises:
+        ValueError: If `model` is no Keras model, is not built, or is a
+            subclassed model, whose graph Keras does not record.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"Expected a `keras.Model`. Received: model={model} "
+            f"(of type {type(model)})"
+        )
+    function = as_function(model)
+    if function is None:
+        hint = (
+            "Build it first, for instance by `keras.Input` as its first layer"
+            if isinstance(model, keras.Sequential)
+            else "Only Sequential and Functional models record their graph"
+        )
+        raise ValueError(
+            f"Cannot read the graph of model '{model.name}'. {hint}. "
+            f"Received: model={model} (of type {type(model)})"
+        )
+    tensors: list[keras.KerasTensor] = []
+    steps: list[Step] = []
+
+    def new_keys(new_tensors) -> tuple[int, ...]:
+        first = len(tensors)
+        tensors.extend(new_tensors)
+        return tuple(range(first, len(tensors)))
+
+    def walk(function, keys: dict[int, int], prefix: str) -> tuple[int, ...]:
+        for node in _ordered_nodes(function):
+            operation, path = node.operation, prefix + node.operation.name
+            inputs = tuple(keys[id(t)] for t in node.arguments.keras_tensors)
+            inner = as_function(operation)
+            if inner is not None:
+                entered = dict(
+                    zip(
+                        (id(t) for t in inner.inputs),
+                        new_keys(inner.inputs),
+                    )
+                )
+                for tensor, outside in zip(inner.inputs, inputs):
+                    layer = tensor._keras_history.operation
+                    border = Step(
+                        layer,
+                        f"{path}/{layer.name}",
+                        (outside,),
+                        (entered[id(tensor)],),
+                    )
+                    steps.append(border)
+                inputs = walk(inner, entered, f"{path}/")
+                node_of_step = None
+            else:
+                node_of_step = node
+            outputs = new_keys(node.outputs)
+            keys.update(zip((id(t) for t in node.outputs), outputs))
+            steps.append(Step(operation, path, inputs, outputs, node_of_step))
+        return tuple(keys[id(t)] for t in function.outputs)
+
+    inputs = new_keys(function.inputs)
+    keys = dict(zip((id(t) for t in function.inputs), inputs))
+    outputs = walk(function, keys, "")
+    return Graph(model, inputs, outputs, tuple(steps), tuple(tensors))
+
+
+def as_function(operation: Any) -> Any:
+    """The recorded function of a model, or `None` if it has none."""
+    if isinstance(operation, keras.Sequential):
+        operation = operation._functional
+    if isinstance(operation, keras.Model) and hasattr(
+        operation, "_nodes_by_depth"
+    ):
+        return operation
+    return None
+
+
+def models_of(model: keras.Model) -> Iterator[keras.Model]:
+    """The model and all models nested in it, each once."""
+    inside = (
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.Model)
+    )
+    seen: set[int] = set()
+    for each in itertools.chain([model], inside):
+        if id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            function = as_function(each)
+            if function is not None and function is not each:
+                yield function
+
+
+def _ordered_nodes(function) -> Iterator[Any]:
+    """Nodes that belong to the function, inputs first, without its inputs."""
+    given = {id(tensor) for tensor in function.inputs}
+    for _, nodes in sorted(function._nodes_by_depth.items(), reverse=True):
+        for node in nodes:
+            if not node.is_input and not all(
+                id(tensor) in given for tensor in node.outputs
+            ):
+                yield node
+
+
+@contextlib.contextmanager
+def _no_gradients() -> Iterator[None]:
+    if keras.backend.backend() == "torch":
+        import torch
+
+        with torch.no_grad():
+            yield
+    else:  # TensorFlow and JAX record nothing outside a tape or transform.
+        yield

@@ -1,0 +1,96 @@
+"""Which unit stands where along the axis of a tensor."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+FIXED = -1  # The label of a position that belongs to no unit.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Units:
+    """The units along one axis of a tensor.
+
+    Args:
+        axis: The axis, counted from 0 with the batch as 0.
+        labels: Shape `(size of the axis,)`. The unit at each position, or
+            `FIXED`. A unit may stand at many positions, as after `Flatten`.
+        sources: Shape `(size of the axis,)`. Index of the `Source` whose
+            values each position holds, unchanged.
+    """
+
+    axis: int
+    labels: np.ndarray
+    sources: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """A tensor in which units take new values.
+
+    What only moves values about (`Flatten`, `Concatenate`, `Dropout`) makes
+    no source: a unit that arrives at a consumer is judged, and replaced, at
+    the source it came from.
+
+    Args:
+        path: Path of the step that computes it.
+        tensor: Key of the tensor; `None` for the values before a layer's own
+            activation, which are no tensor of the graph.
+        units: The units in it.
+        transfer: How the values follow from those of `inputs`.
+        inputs: What it is computed from, position by position.
+    """
+
+    path: str
+    tensor: int | None
+    units: Units
+    transfer: Transfer
+    inputs: tuple[Units, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Produced:
+    """Values are what a layer's kernel and bias make of its input."""
+
+    layer: Any
+    kernel: str
+    unit_axis: int
+    bias: str | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Affine:
+    """Values are `scale * input + shift`, unit by unit.
+
+    `coefficients()` returns the present scale and shift, each with one entry
+    a position.
+    """
+
+    coefficients: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Function:
+    """Values are one function of the input, the same for every unit.
+
+    Args:
+        homogeneous: Whether `f(αx) = α f(x)` for every `α > 0`.
+    """
+
+    homogeneous: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sum:
+    """Values are a weighted sum of the inputs, the same for every unit."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unknown:
+    """Values follow from the inputs in no way that is known here."""
+
+
+Transfer = Produced | Affine | Function | Sum | Unknown

@@ -1,0 +1,74 @@
+"""Rebuilds a model from its own config, at other sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_apoptosis.graph import Graph, read
+from keras_apoptosis.graph.reading import models_of
+from keras_apoptosis.surgery.plan import Plan
+
+
+def resized_copy(
+    model: keras.Model, graph: Graph, plan: Plan
+) -> keras.Model:
+    """A new model as `plan` says, with the weights of `plan`."""
+    classes = {type(layer) for layer in _layers(graph)}
+    classes |= {type(each) for each in models_of(model)}
+    config = _resized(model, model.get_config(), plan.config)
+    with keras.saving.custom_object_scope(
+        {each.__name__: each for each in classes}
+    ):
+        copy = type(model).from_config(config)
+    for old, new in zip(graph.steps, read(copy).steps, strict=True):
+        if old.node is not None and isinstance(old.operation, keras.Layer):
+            _copy_weights(old.operation, new.operation, plan)
+    return copy
+
+
+def _layers(graph: Graph) -> list[Any]:
+    return [step.operation for step in graph.steps]
+
+
+def _copy_weights(old: keras.Layer, new: keras.Layer, plan: Plan) -> None:
+    for before, after in zip(old.variables, new.variables, strict=True):
+        value = plan.values.get(id(before))
+        if value is None:
+            value = ops.convert_to_numpy(before.value)
+        after.assign(value)
+    for before, after in zip(
+        old._flatten_layers(), new._flatten_layers(), strict=True
+    ):
+        after.trainable = before.trainable
+
+
+def _resized(
+    model: keras.Model,
+    config: Mapping[str, Any],
+    sizes: Mapping[int, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The config of a model with the new sizes of its layers."""
+    by_name = {layer.name: layer for layer in _direct_layers(model)}
+    entries = []
+    for entry in config["layers"]:
+        layer = by_name.get(entry["config"].get("name"))
+        if layer is not None:
+            inner = {**entry["config"], **sizes.get(id(layer), {})}
+            if isinstance(layer, keras.Model) and "layers" in inner:
+                inner = _resized(layer, inner, sizes)
+            # Recorded build shapes belong to the old sizes.
+            kept = {k: v for k, v in entry.items() if k != "build_config"}
+            entry = {**kept, "config": inner}
+        entries.append(entry)
+    return {**config, "layers": entries}
+
+
+def _direct_layers(model: keras.Model) -> list[keras.Layer]:
+    """The layers of a model's config, input layers included."""
+    if isinstance(model, keras.Sequential):
+        return model._layers
+    return model.layers

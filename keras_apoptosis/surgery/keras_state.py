@@ -1,0 +1,256 @@
+"""Changes Keras' private state: the one file that writes to it.
+
+Everything here was measured on Keras 3.15; `tests/test_keras_state.py` fails
+if a later Keras keeps its state otherwise.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.backend.common import global_state
+
+
+def resize_variable(variable: keras.Variable, value: np.ndarray) -> None:
+    """Gives a variable a value of another shape; it stays the same object.
+
+    Trackers, the optimizer's list and the variable's path stay valid.
+    """
+    _restore(variable, _new_value(variable, value), tuple(value.shape))
+
+
+def remember(variable: keras.Variable) -> Callable[[], None]:
+    """Returns what gives a variable its present value and shape back."""
+    value, shape = variable._value, tuple(variable.shape)
+    return lambda: _restore(variable, value, shape)
+
+
+def set_shape(tensor: keras.KerasTensor, shape: tuple) -> None:
+    """Corrects the recorded shape of a tensor of a model's graph."""
+    tensor._shape = tuple(shape)
+
+
+def set_attributes(thing: Any, attributes: Mapping[str, Any]) -> None:
+    """Sets plain attributes, unseen by Keras' and the backend's trackers."""
+    for name, value in attributes.items():
+        thing.__dict__[name] = value
+
+
+def build_shapes(layer: keras.Layer) -> dict[str, Any] | None:
+    """The arguments that a layer's `build` was called with, or `None`."""
+    return layer._build_shapes_dict
+
+
+def built_with(shapes: dict[str, Any] | None) -> dict[str, Any]:
+    """The attribute that records the arguments of a layer's `build`."""
+    return {"_build_shapes_dict": shapes}
+
+
+def pristine(
+    layer: keras.Layer, config: Mapping[str, Any], shapes: Any
+) -> tuple[keras.Layer, list[tuple]]:
+    """A new layer of the same class, built but without values.
+
+    Args:
+        layer: The layer to take after.
+        config: Entries of its config to change.
+        shapes: Arguments for `build`, or `None` where it was never called
+            with any.
+
+    Returns:
+        The new layer and the shapes of its variables, in order.
+    """
+    waiting = global_state.get_global_attribute("uninitialized_variables", [])
+    before = list(waiting)
+    with keras.StatelessScope(initialize_variables=False):
+        twin = type(layer).from_config({**layer.get_config(), **config})
+        if shapes is not None:
+            twin.build(**shapes)
+        found = [tuple(variable.shape) for variable in twin.variables]
+    # Else Keras would give the twin's variables values at its next chance.
+    global_state.set_global_attribute("uninitialized_variables", before)
+    return twin, found
+
+
+def plain_attributes(layer: keras.Layer) -> dict[str, Any]:
+    """Attributes of a layer that are plain data: numbers, shapes, specs."""
+    return {
+        name: value
+        for name, value in layer.__dict__.items()
+        if _is_plain(value)
+    }
+
+
+def slots_of(
+    optimizer: keras.Optimizer, variables: Sequence[keras.Variable]
+) -> list[tuple[keras.Variable, list[tuple[int, int] | None]]]:
+    """Which variables of an optimizer belong to which of the model.
+
+    It lets a fresh optimizer of the same class build itself on stand-ins
+    whose shapes remember where each number comes from, so that it holds for
+    any optimizer, however it derives the shapes of its slots.
+
+    Args:
+        optimizer: A built optimizer.
+        variables: The model's trainable variables, as it was built with.
+
+    Returns:
+        For each of its variables that follows the model: the variable and,
+        for each of its axes, `(index into variables, axis)`, or `None` for an
+        axis of its own.
+
+    Raises:
+        ValueError: If the optimizer builds other variables than it has.
+    """
+    twin = type(optimizer).from_config(optimizer.get_config())
+    for each in _with_inner(twin):
+        for name, value in (
+            ("add_variable", functools.partial(_add_stand_in, each)),
+            (
+                "add_variable_from_reference",
+                functools.partial(_add_stand_in_from_reference, each),
+            ),
+        ):
+            each.__dict__[name] = value
+    twin.build([_Reference(v, i) for i, v in enumerate(variables)])
+    own, built = optimizer.variables, twin.variables
+    if len(own) != len(built):
+        raise ValueError(
+            f"Cannot tell which variables of optimizer '{optimizer.name}' "
+            f"belong to which weights: it has {len(own)}, a new one builds "
+            f"{len(built)}. Received: optimizer={optimizer}"
+        )
+    found = []
+    for variable, slot in zip(own, built):
+        if isinstance(slot, _StandIn):
+            axes = [getattr(size, "origin", None) for size in slot.shape]
+            if any(axis is not None for axis in axes):
+                found.append((variable, axes))
+    return found
+
+
+def reindex(optimizer: keras.Optimizer) -> None:
+    """Lets an optimizer find its variables again after they changed.
+
+    TensorFlow knows them by the backend's variable, which is a new one.
+    """
+    for each in _with_inner(optimizer):
+        if each.built:
+            each._trainable_variables_indices = {
+                each._var_key(variable): index
+                for index, variable in enumerate(each._trainable_variables)
+            }
+
+
+def track_again(layer: keras.Layer) -> None:
+    """Lets PyTorch see the new parameters of a layer, or of a model."""
+    if hasattr(layer, "_track_variables") and hasattr(layer, "_torch_params"):
+        layer._track_variables()
+
+
+def fetch(model: keras.Model) -> None:
+    """Brings values that JAX trains outside the model back into it."""
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
+
+def forget_compiled(model: keras.Model) -> None:
+    """Drops compiled steps, which would go on with the old variables."""
+    model.test_function = None
+    model.predict_function = None
+    if getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)
+
+
+def distribution_of(model: keras.Model) -> Any:
+    """What distributes the model over devices, or `None`."""
+    if keras.distribution.distribution() is not None:
+        return keras.distribution.distribution()
+    strategy = getattr(model, "_distribute_strategy", None)
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        return strategy
+    for variable in model.variables:
+        strategy = getattr(variable._value, "distribute_strategy", None)
+        if strategy is not None and strategy.num_replicas_in_sync > 1:
+            return strategy
+    return None
+
+
+class _Size(int):
+    """A size that remembers whose it is: `(variable, axis)`."""
+
+    origin: tuple[int, int]
+
+
+class _Reference:
+    """Stands in for a model's variable while an optimizer builds itself."""
+
+    def __init__(self, variable: keras.Variable, index: int):
+        self._variable = variable
+        self._unique_id = id(self)  # By which TensorFlow's optimizers know it.
+        sizes = []
+        for axis, size in enumerate(variable.shape):
+            sizes.append(_Size(size))
+            sizes[-1].origin = (index, axis)
+        self.shape = tuple(sizes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._variable, name)
+
+
+class _StandIn:
+    """Stands in for an optimizer's variable; only its shape is known."""
+
+    def __init__(self, shape: Sequence[int]):
+        self.shape = tuple(shape)
+
+
+def _add_stand_in(optimizer, shape, *args, **kwargs) -> _StandIn:
+    slot = _StandIn(shape)
+    optimizer._track_variable(slot)
+    return slot
+
+
+def _add_stand_in_from_reference(
+    optimizer, reference_variable, *args, **kwargs
+) -> _StandIn:
+    return _add_stand_in(optimizer, reference_variable.shape)
+
+
+def _with_inner(optimizer: keras.Optimizer) -> Iterator[keras.Optimizer]:
+    """An optimizer and those that it wraps."""
+    yield optimizer
+    for value in list(vars(optimizer).values()):
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(each, keras.Optimizer):
+                yield from _with_inner(each)
+
+
+def _new_value(variable: keras.Variable, value: np.ndarray) -> Any:
+    """`value` in the form in which the backend keeps a variable's value."""
+    holder = variable._value
+    variable._initialize(
+        keras.ops.convert_to_tensor(value, dtype=variable._dtype)
+    )
+    made, variable._value = variable._value, holder
+    return made
+
+
+def _restore(variable: keras.Variable, value: Any, shape: tuple) -> None:
+    variable._value = value
+    variable._shape = shape
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(each) for each in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(each) for each in value)
+    return value is None or isinstance(
+        value,
+        (bool, int, float, str, np.ndarray, np.generic, keras.InputSpec),
+    )

@@ -1,0 +1,220 @@
+"""Applies a plan to a model in place: all of it, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apoptosis.surgery import keras_state
+from keras_apoptosis.graph import Analysis, Step
+from keras_apoptosis.graph.reading import as_function, models_of
+from keras_apoptosis.surgery.plan import Plan
+
+
+def resize(model: keras.Model, analysis: Analysis, plan: Plan) -> None:
+    """Makes a model what a plan says.
+
+    Weights, the optimizer's slots, config, recorded shapes and compiled
+    steps all follow. If anything fails, the model is as it was.
+
+    Args:
+        model: The model.
+        analysis: Its units.
+        plan: What it becomes.
+    """
+    slots = _new_slots(model, plan)
+    attributes = _new_attributes(analysis, plan)
+    touched = _touched_layers(analysis, plan)
+    undo: list[Callable[[], None]] = []
+    try:
+        for variable, value in slots:
+            undo.append(keras_state.remember(variable))
+            keras_state.resize_variable(variable, value)
+        for layer in touched:
+            for variable in layer.variables:
+                if id(variable) in plan.values:
+                    undo.append(keras_state.remember(variable))
+                    keras_state.resize_variable(
+                        variable, plan.values[id(variable)]
+                    )
+        for thing, new in attributes:
+            old = {name: thing.__dict__[name] for name in new}
+            undo.append(_attribute_setter(thing, old))
+            keras_state.set_attributes(thing, new)
+        for key, shape in plan.shapes.items():
+            tensor = analysis.graph.tensors[key]
+            undo.append(_shape_setter(tensor, tensor.shape))
+            keras_state.set_shape(tensor, shape)
+        _refresh(model, touched)
+    except BaseException:
+        for step in reversed(undo):
+            step()
+        _refresh(model, touched)
+        raise
+
+
+def _refresh(model: keras.Model, touched: list[keras.Layer]) -> None:
+    """Lets everything that keeps references of its own look again."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        keras_state.reindex(optimizer)
+    models = list(models_of(model))
+    for layer in [*touched, *models]:
+        keras_state.track_again(layer)
+    for each in models:
+        keras_state.forget_compiled(each)
+
+
+def _touched_layers(analysis: Analysis, plan: Plan) -> list[keras.Layer]:
+    layers = {}
+    for step in analysis.graph.steps:
+        layer = step.operation
+        if step.node is not None and isinstance(layer, keras.Layer):
+            if any(id(v) in plan.values for v in layer.variables):
+                layers[id(layer)] = layer
+    return list(layers.values())
+
+
+def _new_slots(
+    model: keras.Model, plan: Plan
+) -> list[tuple[keras.Variable, np.ndarray]]:
+    """The optimizer's variables that follow a weight, and their values."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not optimizer.built:
+        return []
+    weights = optimizer._trainable_variables
+    found = []
+    for slot, axes in keras_state.slots_of(optimizer, weights):
+        value, cut = None, False
+        for axis, origin in enumerate(axes):
+            if origin is None:
+                continue
+            index, of = origin
+            positions = plan.kept.get(id(weights[index]), {}).get(of)
+            if positions is not None:
+                if value is None:
+                    value = ops.convert_to_numpy(slot.value)
+                value, cut = np.take(value, positions, axis), True
+        if cut:
+            found.append((slot, value))
+    return found
+
+
+def _new_attributes(
+    analysis: Analysis, plan: Plan
+) -> list[tuple[Any, dict[str, Any]]]:
+    """Plain attributes of layers that follow their sizes.
+
+    What a layer derives from its sizes is known to the layer alone. So it is
+    made twice, as it was and as it becomes, and takes over what differs.
+    """
+    found, seen = [], set()
+    for step in analysis.graph.steps:
+        layer = step.operation
+        if id(layer) in seen or not isinstance(layer, keras.Layer):
+            continue
+        seen.add(id(layer))
+        config = plan.config.get(id(layer), {})
+        old_shapes = keras_state.build_shapes(layer)
+        new_shapes = _with_new_shapes(
+            old_shapes, plan, _input_keys(analysis, step)
+        )
+        if not config and new_shapes == old_shapes:
+            continue
+        if isinstance(layer, keras.Model):
+            found.append((layer, keras_state.built_with(new_shapes)))
+            continue
+        old, old_sizes = keras_state.pristine(layer, {}, old_shapes)
+        new, new_sizes = keras_state.pristine(layer, config, new_shapes)
+        _check_sizes(layer, old_sizes, new_sizes, plan)
+        before = keras_state.plain_attributes(old)
+        found.append(
+            (
+                layer,
+                {
+                    name: value
+                    for name, value in keras_state.plain_attributes(
+                        new
+                    ).items()
+                    if name in layer.__dict__
+                    and not _same(value, before.get(name))
+                },
+            )
+        )
+    return found
+
+
+def _check_sizes(
+    layer: keras.Layer,
+    old: list[tuple],
+    new: list[tuple],
+    plan: Plan,
+) -> None:
+    """A layer that its config would build otherwise than the plan says."""
+    planned = [
+        plan.values[id(v)].shape if id(v) in plan.values else tuple(v.shape)
+        for v in layer.variables
+    ]
+    if old == [tuple(v.shape) for v in layer.variables] and new != planned:
+        raise ValueError(
+            f"Layer '{layer.name}' of type {type(layer).__name__} would build "
+            f"weights of shapes {new} from its config after the removal, but "
+            f"its rule gives {planned}. Check its rule."
+        )
+
+
+def _input_keys(analysis: Analysis, step: Step) -> tuple[int, ...]:
+    """Keys of the tensors that a layer, or a nested model, is called on."""
+    if step.node is not None:
+        return step.inputs
+    function = as_function(step.operation)
+    entered = {id(tensor) for tensor in function.inputs} if function else ()
+    tensors = analysis.graph.tensors
+    return tuple(k for k, each in enumerate(tensors) if id(each) in entered)
+
+
+def _with_new_shapes(
+    shapes: Any, plan: Plan, inputs: tuple[int, ...]
+) -> Any:
+    """The arguments of a layer's `build`, after the removal."""
+    if shapes is None:
+        return None
+    keys = iter(inputs)
+
+    def new(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: new(each) for name, each in value.items()}
+        if _is_shape(value):
+            size = plan.shapes.get(next(keys, None), value)
+            return type(value)((*value[:1], *size[1:]))
+        if isinstance(value, (list, tuple)):
+            return type(value)(new(each) for each in value)
+        return value
+
+    return new(shapes)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        each is None or isinstance(each, int) for each in value
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, keras.InputSpec) and isinstance(other, keras.InputSpec):
+        return vars(one) == vars(other)
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    return type(one) is type(other) and one == other
+
+
+def _attribute_setter(thing: Any, values: dict[str, Any]):
+    return lambda: keras_state.set_attributes(thing, values)
+
+
+def _shape_setter(tensor: keras.KerasTensor, shape: tuple):
+    return lambda: keras_state.set_shape(tensor, shape)
