@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,6 @@ from keras import ops
 
 from keras_apoptosis.graph import Analysis, Observation, Step
 from keras_apoptosis.graph.trace import Consumer
-from keras_apoptosis.graph.units import FIXED
 from keras_apoptosis.surgery.absorption import absorber_of, response_to
 from keras_apoptosis.surgery.removal import Removal, Replacement
 
@@ -103,25 +104,11 @@ def make_plan(analysis: Analysis, removal: Removal) -> Plan:
     """
     trace = analysis.trace
     draft = _Draft(analysis)
-    gone = np.zeros(analysis.group_of.size, bool)
     for number, group in enumerate(analysis.groups):
         if group.name in removal:
-            mine = np.flatnonzero(analysis.group_of == number)
-            out = np.isin(analysis.index_of[mine], removal[group.name])
-            gone[mine[out]] = True
             draft.replace(number, removal)
-
-    def stays(labels: np.ndarray) -> np.ndarray:
-        """Positions that stay of an axis with these labels."""
-        fixed = labels == FIXED
-        return np.flatnonzero(fixed | ~gone[np.where(fixed, 0, labels)])
-
-    kept: dict[int, dict[int, np.ndarray]] = {}
-    for key, axes in trace.axes.items():
-        for axis, labels in axes.items():
-            positions = stays(labels)
-            if positions.size < labels.size:
-                kept.setdefault(key, {})[axis] = positions
+    stays = _staying(analysis, removal)
+    kept = _kept(analysis, stays)
     for key, axes in kept.items():
         value = draft.value(trace.variables[key])
         for axis, positions in axes.items():
@@ -143,6 +130,45 @@ def make_plan(analysis: Analysis, removal: Removal) -> Plan:
             shape[units.axis] = count
             shapes[key] = tuple(shape)
     return Plan(draft.finished(), kept, config, shapes, tuple(draft.notes))
+
+
+def parameters_after(analysis: Analysis, removal: Removal) -> int:
+    """Counts the parameters a model would have after a removal."""
+    count = analysis.graph.model.count_params()
+    variables = analysis.trace.variables
+    for key, axes in _kept(analysis, _staying(analysis, removal)).items():
+        shape = list(variables[key].shape)
+        count -= math.prod(shape)
+        for axis, positions in axes.items():
+            shape[axis] = positions.size
+        count += math.prod(shape)
+    return count
+
+
+def _staying(
+    analysis: Analysis, removal: Removal
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What gives the positions that stay of an axis with given labels."""
+    gone = np.zeros(analysis.group_of.size + 1, bool)  # The last is FIXED.
+    for number, group in enumerate(analysis.groups):
+        if group.name in removal:
+            mine = np.flatnonzero(analysis.group_of == number)
+            out = np.isin(analysis.index_of[mine], removal[group.name])
+            gone[mine[out]] = True
+    return lambda labels: np.flatnonzero(~gone[labels])
+
+
+def _kept(
+    analysis: Analysis, stays: Callable[[np.ndarray], np.ndarray]
+) -> dict[int, dict[int, np.ndarray]]:
+    """Positions that stay, for each weight and axis that loses some."""
+    kept: dict[int, dict[int, np.ndarray]] = {}
+    for key, axes in analysis.trace.axes.items():
+        for axis, labels in axes.items():
+            positions = stays(labels)
+            if positions.size < labels.size:
+                kept.setdefault(key, {})[axis] = positions
+    return kept
 
 
 class _Draft:

@@ -1,0 +1,76 @@
+"""How far a training has come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class TrainingProgress:
+    """Counts a training as a fraction, from what callbacks are told.
+
+    It holds with data of unknown length (the first epoch then counts only at
+    its end), with `initial_epoch`, with several steps an execution, and over
+    several calls of `fit`.
+
+    Args:
+        total_epochs: Epochs of the whole training, where it is spread over
+            several calls of `fit`; `None` for those of each call. A call
+            that starts at epoch 0 then counts on from the last one; one
+            with an `initial_epoch` says itself where it stands.
+    """
+
+    def __init__(self, total_epochs: int | None = None):
+        if total_epochs is not None and total_epochs < 1:
+            raise ValueError(
+                "Expected `total_epochs` to be at least 1. "
+                f"Received: total_epochs={total_epochs}"
+            )
+        self.total_epochs = total_epochs
+        self.steps_per_epoch: int | None = None
+        self.epoch = 0  # Epochs of the whole training that are done.
+        self.step = 0  # Steps of the present epoch that are done.
+        self._epochs_of_fit = 1
+        self._first = True
+        self._offset = 0
+
+    def begin_fit(self, params: Mapping[str, Any]) -> None:
+        self._epochs_of_fit = params.get("epochs") or 1
+        self.steps_per_epoch = params.get("steps") or None
+        self._first = True
+
+    def begin_epoch(self, epoch: int) -> None:
+        if self._first:
+            goes_on = self.total_epochs is not None and epoch == 0
+            self._offset = self.epoch if goes_on else 0
+            self._first = False
+        self.epoch = self._offset + epoch
+        self.step = 0
+
+    def end_step(self, step: int) -> None:
+        """Takes the index, in its epoch, of the last step that was done."""
+        self.step = step + 1
+
+    def end_epoch(self) -> None:
+        self.steps_per_epoch = self.steps_per_epoch or self.step or None
+        self.epoch += 1
+        self.step = 0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole training."""
+        return self.total_epochs or self._epochs_of_fit
+
+    @property
+    def fraction(self) -> float:
+        """The part of the training that is done, from 0 to 1."""
+        part = self.step / self.steps_per_epoch if self.steps_per_epoch else 0
+        return min(1.0, (self.epoch + min(part, 1.0)) / self.epochs)
+
+    @property
+    def steps_left(self) -> int | None:
+        """Steps until the end, or `None` while an epoch's are not known."""
+        if self.steps_per_epoch is None:
+            return None
+        done = self.epoch * self.steps_per_epoch + self.step
+        return max(0, self.epochs * self.steps_per_epoch - done)

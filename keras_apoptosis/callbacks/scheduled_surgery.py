@@ -1,0 +1,308 @@
+"""What all callbacks share that remove units at scheduled times."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_apoptosis.accounting import flops
+from keras_apoptosis.callbacks.progress import TrainingProgress
+from keras_apoptosis.graph import UnitGroup, analyse
+from keras_apoptosis.report import Report
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """What one event of a callback did.
+
+    Args:
+        epoch: Epoch in which it fired, counted from 0.
+        step: Step of that epoch after which it fired, counted from 1; 0 if
+            the epoch was over.
+        progress: Fraction of the training that was done.
+        degree: How aggressive it was.
+        units: For each group the number of units before and after.
+        parameters: Parameters before and after.
+        seconds: What the event took, without the retrace that follows.
+        residuals: For each group the root mean square of what the
+            replacement leaves unexplained, where it was measured.
+        skipped: Why nothing was removed; `""` where something was.
+        saving: Estimate of the seconds that the removal saves over the steps
+            left, less a retrace; `None` while that cannot be told.
+        notes: What could not be done exactly.
+    """
+
+    epoch: int
+    step: int
+    progress: float
+    degree: float
+    units: Mapping[str, tuple[int, int]]
+    parameters: tuple[int, int]
+    seconds: float
+    residuals: Mapping[str, float]
+    skipped: str = ""
+    saving: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        when = f"at {self.progress:.0%} of the training"
+        if self.skipped:
+            return f"{when}: nothing removed: {self.skipped}"
+        widths = ", ".join(
+            f"{name} {before}→{after}"
+            for name, (before, after) in self.units.items()
+            if before != after
+        )
+        before, after = self.parameters
+        text = (
+            f"{when}: {widths}; {before:,} → {after:,} parameters "
+            f"({before / after:.1f}x fewer), {self.seconds:.2f} s"
+        )
+        if self.saving is not None:
+            gain = "saves" if self.saving >= 0 else "costs"
+            text += f"; {gain} about {abs(self.saving):.0f} s until the end"
+        return text
+
+
+class ScheduledSurgery(keras.callbacks.Callback):
+    """Base of callbacks that remove units while a model trains.
+
+    A subclass says what goes, in `operate`; when, and everything that is
+    reported, is here.
+
+    Args:
+        schedule: When; see `ka.schedules`.
+        layers: Names of groups, or of layers that produce them, to which the
+            callback is limited. `None` for all.
+        exclude: Names of groups or layers to leave alone.
+        total_epochs: Epochs of the whole training, where it is spread over
+            several calls of `fit`.
+        verbose: Whether to print what each event did; `"auto"` follows
+            `fit`.
+    """
+
+    def __init__(
+        self,
+        schedule: Any,
+        *,
+        layers: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        total_epochs: int | None = None,
+        verbose: bool | str = "auto",
+    ):
+        super().__init__()
+        self.schedule = schedule
+        self.layers = None if layers is None else tuple(layers)
+        self.exclude = tuple(exclude)
+        self.verbose = verbose
+        self.history: list[Event] = []
+        self._progress = TrainingProgress(total_epochs)
+        self._times: tuple[float, ...] = ()
+        self._next = 0
+        self._clock = _StepClock()
+        self._begun = False
+        self._logged: dict[str, float] = {}
+
+    def operate(self, degree: float) -> tuple[Report | None, str]:
+        """Removes units of `self.model`.
+
+        Args:
+            degree: How aggressively.
+
+        Returns:
+            What was done, or `None` with the reason.
+        """
+        raise NotImplementedError
+
+    def degree_at(self, event: int, events: int, progress: float) -> float:
+        """How aggressive an event is."""
+        raise NotImplementedError
+
+    def groups(self) -> list[UnitGroup]:
+        """The model's groups that the callback may shrink.
+
+        Raises:
+            ValueError: If a name is unknown or there is no such group.
+        """
+        return [group for _, group in self.numbered_groups()]
+
+    def numbered_groups(self) -> list[tuple[int, UnitGroup]]:
+        """The same with the groups' numbers."""
+        groups = analyse(self.model).groups
+        names = {name: group for group in groups for name in _names(group)}
+        for name in (*(self.layers or ()), *self.exclude):
+            if name not in names:
+                raise ValueError(
+                    "Expected names of unit groups or of layers that produce "
+                    f"one: {', '.join(names)}. Received: '{name}'"
+                )
+        chosen = [
+            (number, group)
+            for number, group in enumerate(groups)
+            if group.removable
+            and (self.layers is None or _names(group) & {*self.layers})
+            and not _names(group) & {*self.exclude}
+        ]
+        if not chosen:
+            reasons = "\n".join(
+                f"  {g.name}: {g.reason or 'left out'}" for g in groups
+            )
+            raise ValueError(
+                f"Model '{self.model.name}' has no units that may leave:\n"
+                f"{reasons or '  it has no unit groups'}"
+            )
+        return chosen
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.groups()  # Complain before the training, not in its middle.
+        self._progress.begin_fit(self.params)
+        self._clock = _StepClock()
+        self._begun = False
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._progress.begin_epoch(epoch)
+        if not self._begun:
+            self._begun = True
+            self._times = self.schedule.times(self._progress.epochs)
+            # What a resumed training has behind it is not made up for.
+            done = self._progress.fraction
+            self._next = int(np.searchsorted(self._times, done, "right"))
+            if done == 0:
+                self._next = 0
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._clock.start()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._clock.stop()
+        self._progress.end_step(batch)
+        self._fire_if_due()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._progress.end_epoch()
+        self._fire_if_due()
+        if logs is not None:
+            logs["parameters"] = self.model.count_params()
+            for group in self.groups():
+                logs[f"units/{group.name}"] = group.size
+            logs.update(self._logged)
+        self._logged = {}
+
+    def on_train_end(self, logs: Any = None) -> None:
+        waiting = self._next < len(self._times)
+        if self.model.stop_training and waiting and self._times[-1] >= 1:
+            # An event for the end of training, which came early.
+            self._next = len(self._times)
+            self._fire(self._next - 1)
+
+    def _work(self) -> int:
+        """FLOPs of a forward pass; 0 where sizes are not known."""
+        try:
+            return flops(self.model)
+        except ValueError:
+            return 0
+
+    def _fire_if_due(self) -> None:
+        due = int(
+            np.searchsorted(
+                self._times, self._progress.fraction + 1e-9, "right"
+            )
+        )
+        if due > self._next:  # Several that are overdue become one.
+            self._next = due
+            self._fire(due - 1)
+
+    def _fire(self, event: int) -> None:
+        before = {group.name: group.size for group in self.groups()}
+        parameters = self.model.count_params()
+        work = self._work()
+        progress = self._progress.fraction
+        degree = float(self.degree_at(event, len(self._times), progress))
+        start = time.perf_counter()
+        report, reason = self.operate(degree)
+        seconds = time.perf_counter() - start
+        after = {group.name: group.size for group in self.groups()}
+        saving = None
+        if report is not None:
+            share = 1 - self._work() / work if work else 0.0
+            left = self._progress.steps_left if work else None
+            saving = self._clock.saving(share, left)
+            self._clock.retrace()
+        found = Event(
+            epoch=self._progress.epoch - (not self._progress.step),
+            step=self._progress.step,
+            progress=progress,
+            degree=degree,
+            units={name: (size, after[name]) for name, size in before.items()},
+            parameters=(parameters, self.model.count_params()),
+            seconds=seconds,
+            residuals={
+                change.name: change.residual
+                for change in (report.groups if report else ())
+                if change.residual is not None
+            },
+            skipped=reason,
+            saving=saving,
+            notes=report.notes if report else (),
+        )
+        self.history.append(found)
+        name = _snake(type(self).__name__)
+        self._logged[f"{name}_seconds"] = seconds
+        if found.residuals:
+            self._logged[f"{name}_residual"] = max(found.residuals.values())
+        loud = self.params.get("verbose", 1) if self.verbose == "auto" else (
+            self.verbose
+        )
+        if loud:
+            print(f"\n{type(self).__name__} {found}", flush=True)
+
+
+class _StepClock:
+    """Times steps, to estimate whether a removal pays."""
+
+    def __init__(self):
+        self.steps: list[float] = []
+        self.first: float | None = None  # The step that traces.
+        self._traced = True
+        self._begin: float | None = None
+
+    def start(self) -> None:
+        self._begin = time.perf_counter()
+
+    def stop(self) -> None:
+        if self._begin is None:
+            return
+        seconds = time.perf_counter() - self._begin
+        if self._traced:
+            self.first = self.first or seconds
+            self._traced = False
+        elif len(self.steps) < 1000:
+            self.steps.append(seconds)
+
+    def retrace(self) -> None:
+        """The next step traces anew, and others take another time."""
+        self.steps, self._traced = [], True
+
+    def saving(self, share: float, left: int | None) -> float | None:
+        """Seconds that `share` less work saves over the steps left."""
+        if left is None or not self.steps or self.first is None:
+            return None
+        if not left:
+            return 0.0
+        step = float(np.median(self.steps))
+        return step * share * left - max(0.0, self.first - step)
+
+
+def _names(group: UnitGroup) -> set[str]:
+    return {group.name, *(layer.name for layer in group.producers)}
+
+
+def _snake(name: str) -> str:
+    return "".join(
+        f"_{letter.lower()}" if letter.isupper() else letter for letter in name
+    ).lstrip("_")

@@ -1,0 +1,173 @@
+"""What the units of a model do on a sample: for models of plain layers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.statistics.moments import Moments
+from keras_apoptosis.statistics.streaming import batches
+
+
+def unit_statistics(
+    model: keras.Model,
+    data: Any,
+    *,
+    at: str = "post",
+    gram: bool = False,
+    activity_tolerance: float = 0.0,
+    batch_size: int = 512,
+    limit: int | None = None,
+) -> dict[str, dict[str, Moments]]:
+    """Measures the units of a model on a sample, in one streaming pass.
+
+    Args:
+        model: A built Sequential or Functional model, or a nesting of those.
+        data: The sample: arrays, a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, a `DataLoader` or a generator of
+            batches. Of tuples `(x, y, ...)` only `x` is used.
+        at: `"post"` to measure where units are judged, after the activation;
+            `"pre"` to measure what their layers compute before it.
+        gram: Whether to gather second moments between units as well.
+        activity_tolerance: Float >= 0. A unit counts as active in a sample
+            if its absolute value is above it.
+        batch_size: How many samples of an array to run at once.
+        limit: The maximum number of samples; `None` for all.
+
+    Returns:
+        For each group, by name, and each point where it is measured, by the
+        layer's path, the `Moments`. Every position of a feature map counts
+        as a sample.
+
+    Raises:
+        ValueError: If `at` is unknown, or the model or the data is no use.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, activation="relu", name="hidden"),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> found = ka.unit_statistics(model, np.ones((10, 4), "float32"))
+    >>> found["hidden"]["hidden"].count
+    10
+    """
+    if at not in ("pre", "post"):
+        raise ValueError(f"Expected `at` to be 'pre' or 'post'. Received: {at=}")
+    analysis = analyse(model)
+    points = post_points if at == "post" else pre_points
+    return collect(
+        analysis,
+        [p for n in range(len(analysis.groups)) for p in points(analysis, n)],
+        data,
+        gram=gram,
+        activity_tolerance=activity_tolerance,
+        batch_size=batch_size,
+        limit=limit,
+    )
+
+
+class Point:
+    """One place to measure a group at.
+
+    Args:
+        group: Name of the group.
+        name: Name of the place.
+        parts: For each tensor to read: its key, the axis of the units, the
+            place of each unit along it, and the step to run on it without
+            its activation first, or `None`.
+    """
+
+    def __init__(self, group: str, name: str, parts: list[tuple]):
+        self.group = group
+        self.name = name
+        self.parts = parts
+
+    @property
+    def tensors(self) -> set[int]:
+        return {key for key, *_ in self.parts}
+
+    def values(self, tensors: dict[int, Any]) -> Iterator[Any]:
+        """Arrays of shape `(samples, units)`, from the computed tensors."""
+        for key, axis, places, step in self.parts:
+            value = tensors[key]
+            if step is not None:
+                with _without_activation(step.operation):
+                    (value,) = step.run({key: value})
+            value = ops.moveaxis(value, axis, -1)
+            value = ops.reshape(value, (-1, value.shape[-1]))
+            if list(places) != list(range(value.shape[-1])):
+                value = ops.take(value, places, axis=-1)
+            yield value
+
+
+def post_points(analysis: Analysis, number: int) -> list[Point]:
+    """The observation points of a group."""
+    group = analysis.groups[number]
+    points = []
+    for observation in group.observations:
+        parts = []
+        for index in observation.sources:
+            source = analysis.trace.sources[index]
+            places = analysis.positions(source.units.labels, number)[0]
+            parts.append((source.tensor, source.units.axis, places, None))
+        points.append(Point(group.name, observation.name, parts))
+    return points
+
+
+def pre_points(analysis: Analysis, number: int) -> list[Point]:
+    """Where the producers of a group have not applied their activation."""
+    group = analysis.groups[number]
+    points = []
+    for block in analysis.trace.blocks:
+        if analysis.group_of[block.start] == number:
+            step = block.step
+            units = analysis.trace.units[step.outputs[0]]
+            places = analysis.positions(units.labels, number)[0]
+            parts = [(step.inputs[0], units.axis, places, step)]
+            points.append(Point(group.name, step.path, parts))
+    return points
+
+
+def collect(
+    analysis: Analysis,
+    points: Iterable[Point],
+    data: Any,
+    *,
+    gram: bool = True,
+    activity_tolerance: float = 0.0,
+    batch_size: int = 512,
+    limit: int | None = None,
+) -> dict[str, dict[str, Moments]]:
+    """Measures points of an analysed model; see `unit_statistics`."""
+    points = list(points)
+    moments: dict[str, dict[str, Moments]] = {}
+    for point in points:
+        moments.setdefault(point.group, {})[point.name] = Moments(
+            len(point.parts[0][2]),
+            gram=gram,
+            activity_tolerance=activity_tolerance,
+        )
+    wanted = set().union(*(point.tensors for point in points))
+    for batch in batches(data, batch_size=batch_size, limit=limit):
+        tensors = analysis.graph.run(batch, wanted)
+        for point in points:
+            for value in point.values(tensors):
+                moments[point.group][point.name].update(value)
+    return moments
+
+
+@contextlib.contextmanager
+def _without_activation(layer: Any) -> Iterator[None]:
+    activation = layer.activation
+    layer.activation = keras.activations.linear
+    try:
+        yield
+    finally:
+        layer.activation = activation
