@@ -1,7 +1,10 @@
 """Remove neurons while a Keras model trains."""
 
+from keras_apoptosis import callbacks, layers, schedules, statistics
+from keras_apoptosis.accounting import flops
 from keras_apoptosis.graph import UnitGroup, register_rule, rules, unit_groups
 from keras_apoptosis.report import Report
+from keras_apoptosis.statistics.probe import unit_statistics
 from keras_apoptosis.surgery import Removal, Replacement, rebuild, shrink
 
 __all__ = [
@@ -9,9 +12,15 @@ __all__ = [
     "Replacement",
     "Report",
     "UnitGroup",
+    "callbacks",
+    "flops",
+    "layers",
     "rebuild",
     "register_rule",
     "rules",
+    "schedules",
     "shrink",
+    "statistics",
     "unit_groups",
+    "unit_statistics",
 ]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.surgery import keras_state
+from keras_apoptosis import keras_state
 from keras_apoptosis.graph import Analysis, Step
 from keras_apoptosis.graph.reading import as_function, models_of
 from keras_apoptosis.surgery.plan import Plan

@@ -6,6 +6,7 @@ if a later Keras keeps its state otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,26 @@ from typing import Any
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
+
+
+@contextlib.contextmanager
+def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
+    """Lets a layer that is already built take new variables.
+
+    Keras locks a layer's tracker once the layer is built, so that no variable
+    is created by accident in `call`. The lock is as it was afterwards.
+
+    Args:
+        layer: The layer.
+    """
+    tracker = layer._tracker
+    was_locked = tracker.locked
+    tracker.unlock()
+    try:
+        yield
+    finally:
+        if was_locked:
+            tracker.lock()
 
 
 def resize_variable(variable: keras.Variable, value: np.ndarray) -> None:
@@ -114,6 +135,7 @@ def slots_of(
                 "add_variable_from_reference",
                 functools.partial(_add_stand_in_from_reference, each),
             ),
+            ("assign", lambda variable, value: None),
         ):
             each.__dict__[name] = value
     twin.build([_Reference(v, i) for i, v in enumerate(variables)])

@@ -1,0 +1,79 @@
+# Two commands for users: `make demo` and `make test`. Both make what they need
+# in .venv; only Python 3.11 or newer with venv and pip must be there before.
+
+PYTHON ?= python3
+DATASET ?= digits
+BACKENDS ?= tensorflow jax torch
+# Workers that share the tests of one backend. Each imports its own backend.
+WORKERS ?= 2
+# More arguments for pytest, such as PYTEST_ARGS="-k apoptosis".
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Each worker has a core: threads on top of that only get in each other's way.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
+	XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA_FLAGS)"
+QUIET := TF_CPP_MIN_LOG_LEVEL=3
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format benchmark clean
+
+help:
+	@echo "make demo [DATASET=digits|mnist|cifar10|higgs]  train, shrink, compare"
+	@echo "make test [BACKENDS='tensorflow jax torch']     lint, and all tests"
+	@echo "make test-jax                                   the tests on one backend"
+	@echo "make lint, make format                          check or mend the style"
+	@echo "make benchmark                                  the measured ratios"
+	@echo "make clean                                      remove .venv and caches"
+
+# A stamp is newer than pyproject.toml once what it asks for is installed.
+$(VENV)/demo.stamp: EXTRAS := tensorflow-cpu,examples
+$(VENV)/test.stamp: EXTRAS := tensorflow-cpu,jax,torch,test,dev
+$(VENV)/%.stamp: pyproject.toml
+	@echo "== Installing into $(VENV): keras-apoptosis[$(EXTRAS)]"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --editable ".[$(EXTRAS)]"
+	@touch $@
+
+demo: $(VENV)/demo.stamp
+	KERAS_BACKEND=tensorflow $(QUIET) \
+		$(BIN)/python examples/mnist_apoptosis.py --dataset $(DATASET)
+
+# One after the other, so that one that fails does not hide what the next says.
+test: $(VENV)/test.stamp
+	@mkdir -p $(VENV)/log; failed=0; summary=; \
+	for job in lint $(BACKENDS:%=test-%); do \
+		log=$(VENV)/log/$$job.log; \
+		if $(MAKE) --no-print-directory $$job 2>&1 | tee $$log; \
+		then result=passed; else result=FAILED; failed=1; fi; \
+		last=$$(grep -E '^=+ .* in [0-9.]+s.* =+$$' $$log | tail -n 1); \
+		summary+=$$(printf '%-16s %s  %s' $$job $$result "$${last//=/}")$$'\n'; \
+	done; \
+	printf '\n== Summary\n%s' "$$summary"; exit $$failed
+
+test-%: $(VENV)/test.stamp
+	@echo "== Tests on $*"
+	@KERAS_BACKEND=$* $(ONE_THREAD) $(QUIET) \
+		$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+lint: $(VENV)/test.stamp
+	@echo "== Lint"
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(VENV)/test.stamp
+	@for script in benchmarks/[!_]*.py; do \
+		echo "== $$script"; $(QUIET) $(BIN)/python $$script || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

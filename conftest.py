@@ -1,0 +1,32 @@
+"""What all tests share, those in docstrings included."""
+
+import keras
+import numpy as np
+import pytest
+
+
+def pytest_report_header() -> str:
+    return f"keras {keras.__version__} on {keras.backend.backend()}"
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> None:
+    """Each test has fresh layer names and the same random numbers."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _names_in_docstrings(doctest_namespace: dict) -> None:
+    import keras_apoptosis
+
+    doctest_namespace.update(keras=keras, ka=keras_apoptosis, np=np)
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Real data for quick tests: 1797 rows of 64 features, and labels."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return (x / 16).astype("float32"), y.astype("int32")

@@ -1,0 +1,28 @@
+"""How expendable a unit or a weight is."""
+
+from keras_apoptosis.criteria.levels import LEVELS, Level
+from keras_apoptosis.criteria.parallel import (
+    Merge,
+    averaging,
+    parallel_units,
+    similar_outgoing,
+)
+from keras_apoptosis.criteria.reconstruction import (
+    Choice,
+    choose_units,
+    refit,
+    residual_after,
+)
+
+__all__ = [
+    "LEVELS",
+    "Choice",
+    "Level",
+    "Merge",
+    "averaging",
+    "choose_units",
+    "parallel_units",
+    "refit",
+    "residual_after",
+    "similar_outgoing",
+]

@@ -1,0 +1,252 @@
+"""Means and second moments of units, gathered batch by batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+# Rows that are multiplied at once: bounds the rounding of a float32 sum, and
+# the memory that a feature map takes beyond itself.
+_ROWS = 16384
+
+
+class Moments:
+    """Streaming statistics of units over observations.
+
+    Products are taken in float32, where the values are, around a shift near
+    the mean, and summed up in float64: a large mean cancels nothing, and
+    memory does not grow with the number of observations.
+
+    Args:
+        size: Integer > 0. Number of units.
+        gram: Whether to gather the second moments between units as well;
+            otherwise only those of each unit.
+        activity_tolerance: Float >= 0. A unit is active in an observation if
+            its absolute value is above it.
+
+    Example:
+
+    >>> import numpy as np
+    >>> moments = Moments(2)
+    >>> moments.update(np.array([[1.0, 0.0], [3.0, 0.0]]))
+    >>> moments.update(np.array([[5.0, 3.0]]))
+    >>> moments.count, moments.mean, moments.active
+    (3, array([3., 1.]), array([3, 1]))
+    """
+
+    def __init__(
+        self, size: int, gram: bool = True, activity_tolerance: float = 0.0
+    ):
+        if not (isinstance(size, (int, np.integer)) and size > 0):
+            raise ValueError(
+                "Expected `size` to be a positive integer. "
+                f"Received: size={size}"
+            )
+        if not activity_tolerance >= 0:
+            raise ValueError(
+                "Expected `activity_tolerance` to be at least 0. "
+                f"Received: activity_tolerance={activity_tolerance}"
+            )
+        self.size = int(size)
+        self.gram = bool(gram)
+        self.activity_tolerance = float(activity_tolerance)
+        self.count = 0
+        self._shift = np.zeros(self.size)
+        self._sum = np.zeros(self.size)  # Both around the shift.
+        self._square = np.zeros((self.size,) * (2 if self.gram else 1))
+        self._max_abs = np.zeros(self.size)
+        self._active = np.zeros(self.size, "int64")
+
+    def update(self, values: Any) -> None:
+        """Takes in a batch of observations.
+
+        Args:
+            values: NumPy array or backend tensor of any numeric type, of
+                shape `(observations, units)`. Half precision is cast to
+                float32 first.
+
+        Raises:
+            ValueError: If the shape is another one, or values are not finite
+                (or beyond what float32 can square). Nothing is taken in then.
+        """
+        shape = tuple(getattr(values, "shape", ()))
+        if len(shape) != 2 or shape[1] != self.size:
+            raise ValueError(
+                f"Expected `values` of shape (observations, {self.size}). "
+                f"Received: values of shape {shape}"
+            )
+        if not shape[0]:
+            return
+        shift = self._shift if self.count else _first_mean(values)
+        parts = [
+            self._measure(values[start : start + _ROWS], shift)
+            for start in range(0, shape[0], _ROWS)
+        ]
+        for total, square, *_ in parts:
+            _check_finite(total, square)
+        self._shift = shift
+        self.count += shape[0]
+        for total, square, largest, active in parts:
+            self._sum += total
+            self._square += square
+            np.maximum(self._max_abs, largest, out=self._max_abs)
+            self._active += active
+
+    def merge(self, other: Moments) -> None:
+        """Takes in what another one has gathered, from another worker say.
+
+        Chan, Golub and LeVeque's formula for a pair of samples.
+
+        Args:
+            other: `Moments` made with the same arguments. It stays as it is.
+
+        Raises:
+            ValueError: If it was made with other arguments.
+        """
+        for name in ("size", "gram", "activity_tolerance"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise ValueError(
+                    f"Expected moments with {name}={mine}. "
+                    f"Received: {name}={theirs}"
+                )
+        if not other.count:
+            return
+        count = self.count + other.count
+        centred = other._centred()
+        mean = other.mean
+        if self.count:
+            apart = mean - self.mean
+            centred = centred + self._centred()
+            centred += self._product(apart) * (self.count / count * other.count)
+            mean = self.mean + apart * (other.count / count)
+        self._shift = _single(mean)
+        rest = mean - self._shift
+        self.count = count
+        self._sum = rest * count
+        self._square = centred + self._product(rest) * count
+        self._max_abs = np.maximum(self._max_abs, other._max_abs)
+        self._active = self._active + other._active
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Shape `(units,)`."""
+        self._check_count()
+        return self._shift + self._sum / self.count
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Shape `(units,)`. Mean square around the mean."""
+        centred = self._centred()
+        if self.gram:
+            centred = centred.diagonal()
+        return np.maximum(centred / self.count, 0.0)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Shape `(units, units)`. Mean products around the means."""
+        if not self.gram:
+            raise ValueError(
+                "Expected moments that were made with `gram=True`, for others "
+                "hold no products between units. Received: gram=False"
+            )
+        found = self._centred() / self.count
+        np.fill_diagonal(found, self.variance)
+        return found
+
+    @property
+    def second_moment(self) -> np.ndarray:
+        """Shape `(units, units)`. Mean products, around zero."""
+        return self.covariance + np.outer(self.mean, self.mean)
+
+    @property
+    def total(self) -> np.ndarray:
+        """Shape `(units,)`. Sum over the observations."""
+        return self._shift * self.count + self._sum
+
+    @property
+    def max_abs(self) -> np.ndarray:
+        """Shape `(units,)`. Largest absolute value; 0 before the first."""
+        return self._max_abs.copy()
+
+    @property
+    def active(self) -> np.ndarray:
+        """Shape `(units,)`. In how many observations the unit is active."""
+        return self._active.copy()
+
+    def _measure(self, values: Any, shift: np.ndarray) -> tuple:
+        """Sum, sum of products, largest value and activity of some rows."""
+        values, near, xp = _near(values, shift)
+        if self.gram:
+            square = xp.matmul(xp.transpose(near), near)
+        else:
+            square = xp.sum(xp.square(near), axis=0)
+        absolute = xp.abs(values)
+        results = (
+            xp.sum(near, axis=0),
+            square,
+            xp.max(absolute, axis=0),
+            xp.sum(absolute > self.activity_tolerance, axis=0),
+        )
+        return tuple(ops.convert_to_numpy(result) for result in results)
+
+    def _product(self, vector: np.ndarray) -> np.ndarray:
+        return np.outer(vector, vector) if self.gram else vector**2
+
+    def _centred(self) -> np.ndarray:
+        """Sums of products around the mean."""
+        self._check_count()
+        return self._square - self._product(self._sum) / self.count
+
+    def _check_count(self) -> None:
+        if not self.count:
+            raise ValueError(
+                "Expected at least one observation before statistics are "
+                "read. Received: count=0"
+            )
+
+
+def _near(values: Any, shift: np.ndarray) -> tuple[Any, Any, Any]:
+    """The values, the same around the shift in float32, and who computes.
+
+    On a CPU that is NumPy: as fast as the backends, and it has nothing to
+    compile for each new shape as JAX has. Elsewhere values stay where they
+    are. The two share the names of all that is needed.
+    """
+    if not _on_host(values):
+        values = ops.cast(values, "float32")
+        shift = ops.convert_to_tensor(shift.astype("float32"))
+        return values, values - shift, ops
+    values = ops.convert_to_numpy(values)
+    if values.dtype != "float64":
+        values = values.astype("float32", copy=False)
+    near = values - shift.astype(values.dtype)
+    return values, near.astype("float32", copy=False), np
+
+
+def _on_host(values: Any) -> bool:
+    # TF names it ".../device:CPU:0", JAX "TFRT_CPU_0", PyTorch and NumPy "cpu".
+    return "cpu" in str(getattr(values, "device", "cpu")).lower()
+
+
+def _first_mean(values: Any) -> np.ndarray:
+    head = ops.convert_to_numpy(values[:_ROWS]).astype("float64")
+    return _single(head.mean(axis=0))
+
+
+def _single(shift: np.ndarray) -> np.ndarray:
+    # A shift that float32 holds exactly is the same on both of its sides.
+    return shift.astype("float32").astype("float64")
+
+
+def _check_finite(total: np.ndarray, square: np.ndarray) -> None:
+    each = square.diagonal() if square.ndim == 2 else square
+    wrong = np.flatnonzero(~(np.isfinite(total) & np.isfinite(each)))
+    if wrong.size:
+        raise ValueError(
+            "Expected finite values that float32 can square. Received: NaN, "
+            f"infinite or huge values in {wrong.size} units, the first "
+            f"{wrong[:8].tolist()}"
+        )

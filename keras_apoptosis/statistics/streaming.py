@@ -1,0 +1,225 @@
+"""Reads the inputs of a sample batch by batch, whatever holds the sample."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+_EXPECTED = (
+    "Expected `data` to be an array, a list or dictionary of arrays, a tuple "
+    "`(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader` "
+    "or an iterable of batches."
+)
+
+
+def batches(
+    data: Any, batch_size: int = 512, limit: int | None = None
+) -> Iterator[Any]:
+    """Iterates over the inputs of a sample, one batch at a time.
+
+    Only one batch is held at a time, so memory does not grow with the
+    sample. Samples come in the order of the data, nothing is shuffled.
+
+    What the data means follows `fit`: a tuple is `(x,)`, `(x, y)` or
+    `(x, y, sample_weight)`, of which only `x` is used; a list or a
+    dictionary holds the several inputs of a model. Items of a `PyDataset` or
+    `DataLoader` that are lists count as tuples, since Keras reads the former
+    so and PyTorch makes the latter so.
+
+    Args:
+        data: NumPy or backend arrays, or whatever can be cut like them (a
+            `DataFrame`, a file on disk), alone, as list, dictionary or tuple;
+            or a `tf.data.Dataset`, `keras.utils.PyDataset`, `DataLoader`,
+            generator or other iterable, each of batches. A generator can be
+            read once only.
+        batch_size: Integer > 0. How many samples of an array to take at a
+            time. All other sources keep their own batches.
+        limit: Integer > 0, the maximum number of samples; the last batch is
+            cut to fit. `None` for all. An endless source needs it.
+
+    Returns:
+        An iterator over the inputs: arrays of NumPy or the backend, in the
+        structure of `x`.
+
+    Raises:
+        ValueError: If `data` is of no known kind, holds no samples, is
+            endless without a `limit`, or mixes arrays of different lengths.
+
+    Example:
+
+    >>> import numpy as np
+    >>> x, y = np.zeros((5, 3)), np.zeros(5)
+    >>> [batch.shape for batch in batches((x, y), batch_size=2, limit=3)]
+    [(2, 3), (1, 3)]
+    """
+    batch_size = _positive("batch_size", batch_size)
+    limit = None if limit is None else _positive("limit", limit)
+    if _is(data, "tensorflow", "data.Dataset"):
+        _refuse_endless(int(data.cardinality()) == -1, limit, data)
+        stream = map(_inputs, data.as_numpy_iterator())
+    elif isinstance(data, keras.utils.PyDataset):
+        count = data.num_batches
+        _refuse_endless(count is None, limit, data)
+        stream = map(_listed_inputs, _items(data, count))
+    elif _is(data, "torch", "utils.data.DataLoader"):
+        stream = map(_listed_inputs, data)
+    elif isinstance(data, (tuple, list, dict)) or _is_array(data):
+        stream = _slices(_inputs(data), batch_size)
+    elif _is_stream(data):
+        stream = map(_inputs, data)
+    else:
+        raise ValueError(f"{_EXPECTED} Received: {_describe(data)}")
+    return _limited(stream, limit, data)
+
+
+def _limited(
+    stream: Iterable[Any], limit: int | None, data: Any
+) -> Iterator[Any]:
+    taken = 0
+    for inputs in stream:
+        size = _size(inputs)
+        if limit is not None and taken + size > limit:
+            size = limit - taken
+            inputs = _cut(inputs, 0, size)
+        if size:
+            taken += size
+            yield keras.tree.map_structure(_to_array, inputs)
+            inputs = None  # Not two batches while the next is made.
+        if taken == limit:  # Before one more batch is asked for.
+            return
+    if not taken:
+        raise ValueError(
+            "Expected `data` to hold at least one sample; a generator can be "
+            f"read once only. Received: {_describe(data)}, which gave none"
+        )
+
+
+def _slices(inputs: Any, batch_size: int) -> Iterator[Any]:
+    size = _size(inputs)  # Checked now rather than at the first batch.
+    return (
+        _cut(inputs, start, start + batch_size)
+        for start in range(0, size, batch_size)
+    )
+
+
+def _items(data: Any, count: int | None) -> Iterator[Any]:
+    index = 0
+    while count is None or index < count:
+        yield data[index]
+        index += 1
+
+
+def _inputs(item: Any) -> Any:
+    """The `x` of what `fit` would take as `x`, `(x,)`, `(x, y)`, …"""
+    if not isinstance(item, tuple):
+        return item
+    if not 1 <= len(item) <= 3:
+        raise ValueError(
+            "Expected a tuple `(x,)`, `(x, y)` or `(x, y, sample_weight)`; "
+            "several inputs go into a list or dictionary. "
+            f"Received: a tuple of {len(item)}"
+        )
+    return item[0]
+
+
+def _listed_inputs(item: Any) -> Any:
+    """The same where a list is meant as a tuple."""
+    return _inputs(tuple(item) if isinstance(item, list) else item)
+
+
+def _size(inputs: Any) -> int:
+    leaves = keras.tree.flatten(inputs)
+    for leaf in leaves:
+        if not _is_array(leaf):
+            raise ValueError(
+                "Expected the inputs to be arrays with one row for each "
+                f"sample. Received: {_describe(leaf)}"
+            )
+    sizes = {int(leaf.shape[0]) for leaf in leaves}
+    if len(sizes) != 1:
+        raise ValueError(
+            "Expected at least one input, and all inputs to have as many "
+            f"samples. Received: inputs with {sorted(sizes)} samples"
+        )
+    return sizes.pop()
+
+
+def _cut(inputs: Any, start: int, stop: int) -> Any:
+    return keras.tree.map_structure(
+        # A DataFrame counts rows through `iloc` only.
+        lambda leaf: getattr(leaf, "iloc", leaf)[start:stop],
+        inputs,
+    )
+
+
+def _to_array(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray) or keras.ops.is_tensor(leaf):
+        return leaf
+    if _is(leaf, "torch", "Tensor"):  # With another backend.
+        return leaf.detach().cpu().numpy()
+    if hasattr(leaf, "__array__"):
+        return np.asarray(leaf)
+    raise ValueError(
+        f"Expected the inputs to be dense arrays. Received: {_describe(leaf)}"
+    )
+
+
+def _is(value: Any, module: str, name: str) -> bool:
+    """`isinstance` for a class of a library that may not be there.
+
+    Who holds an instance has imported the library, so it is not imported
+    here.
+    """
+    if module not in sys.modules:
+        return False
+    try:
+        return isinstance(value, operator.attrgetter(name)(sys.modules[module]))
+    except AttributeError:  # A library that is only half imported.
+        return False
+
+
+def _is_array(value: Any) -> bool:
+    shape = getattr(value, "shape", None)
+    return shape is not None and len(shape) > 0
+
+
+def _is_stream(value: Any) -> bool:
+    # A torch `Dataset` gives single samples, not batches.
+    text = isinstance(value, (str, bytes, set, frozenset))
+    single = _is(value, "torch", "utils.data.Dataset")
+    return hasattr(value, "__iter__") and not text and not single
+
+
+def _refuse_endless(endless: bool, limit: int | None, data: Any) -> None:
+    if endless and limit is None:
+        raise ValueError(
+            "Expected a `limit`, for the data has no end. "
+            f"Received: limit=None, data={_describe(data)}"
+        )
+
+
+def _positive(name: str, value: Any) -> int:
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(
+            f"Expected `{name}` to be a positive integer. "
+            f"Received: {name}={value}"
+        )
+    return number
+
+
+def _describe(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    text = repr(value)
+    text = text if len(text) <= 60 else f"{text[:60]}…"
+    return f"{text} (of type {type(value).__name__})"
