@@ -12,7 +12,8 @@ def pytest_report_header() -> str:
 @pytest.fixture(autouse=True)
 def _same_start() -> None:
     """Each test has fresh layer names and the same random numbers."""
-    keras.utils.clear_session()
+    # Not the memory: collecting garbage takes longer than most tests.
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
 
 

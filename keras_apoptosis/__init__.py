@@ -2,8 +2,9 @@
 
 from keras_apoptosis import callbacks, layers, schedules, statistics
 from keras_apoptosis.accounting import flops
+from keras_apoptosis.conversion import make_prunable, strip
 from keras_apoptosis.graph import UnitGroup, register_rule, rules, unit_groups
-from keras_apoptosis.report import Report
+from keras_apoptosis.report import Report, report
 from keras_apoptosis.statistics.probe import unit_statistics
 from keras_apoptosis.surgery import Removal, Replacement, rebuild, shrink
 
@@ -15,12 +16,15 @@ __all__ = [
     "callbacks",
     "flops",
     "layers",
+    "make_prunable",
     "rebuild",
     "register_rule",
+    "report",
     "rules",
     "schedules",
     "shrink",
     "statistics",
+    "strip",
     "unit_groups",
     "unit_statistics",
 ]

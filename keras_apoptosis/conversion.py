@@ -18,6 +18,7 @@ from keras_apoptosis.layers import (
     PrunableConv3D,
     PrunableDense,
 )
+from keras_apoptosis.layers.activation_statistics import check_tolerance
 
 PLAIN = {
     PrunableActivation: layers.Activation,
@@ -68,7 +69,8 @@ def make_prunable(
 
     Raises:
         ValueError: If `model` is no Keras model, is not built, or is a
-            subclassed model, whose layers cannot be exchanged.
+            subclassed model, whose layers cannot be exchanged; or if
+            `activity_tolerance` is out of range.
 
     Example:
 
@@ -80,6 +82,7 @@ def make_prunable(
     'PrunableDense'
     """
     unit_axes = _axes_after_normalization(model)
+    check_tolerance(activity_tolerance)
     tracking = {
         "track_statistics": track_statistics,
         "activity_tolerance": activity_tolerance,
@@ -202,6 +205,9 @@ def _seen_as_uncompiled(model: keras.Model) -> Iterator[None]:
 def _copy_state(source: Any, target: Any) -> None:
     target.trainable = source.trainable
     if as_function(source) is not None:
+        for old, new in zip(_inputs(source), _inputs(target), strict=True):
+            # `clone_model` makes new names for inputs that were not given any.
+            new.name = old.name
         for layer in source.layers:
             if not isinstance(layer, layers.InputLayer):
                 _copy_state(layer, target.get_layer(layer.name))
@@ -222,6 +228,10 @@ def _copy_state(source: Any, target: Any) -> None:
         target.finalize_state()
 
 
+def _inputs(model: keras.Model) -> list[layers.InputLayer]:
+    return [x for x in model.layers if isinstance(x, layers.InputLayer)]
+
+
 def _is_masked(layer: Any) -> bool:
     return getattr(layer, "kernel_mask", None) is not None
 
@@ -229,18 +239,11 @@ def _is_masked(layer: Any) -> bool:
 def _pairs(
     source: layers.Layer, target: layers.Layer
 ) -> list[tuple[keras.Variable, keras.Variable]]:
-    """Which variable of a layer becomes which of its copy.
-
-    By name where that is clear: one of the two may have a mask or statistics
-    that the other has not. By order otherwise, as in layers made of others,
-    whose variables share their names.
-    """
+    """Which variable of a layer becomes which of its copy."""
     olds = {variable.name: variable for variable in source.variables}
     news = {variable.name: variable for variable in target.variables}
-    unique = len(olds) == len(source.variables) and len(news) == len(
-        target.variables
-    )
-    if unique and (olds.keys() <= news.keys() or news.keys() <= olds.keys()):
+    if type(source) in PLAIN or type(target) in PLAIN:
+        # One may have a mask or statistics that the other has not.
         return [(olds[name], news[name]) for name in olds if name in news]
     if len(source.variables) != len(target.variables):
         raise ValueError(
@@ -248,4 +251,9 @@ def _pairs(
             f"its config it has {len(target.variables)} variables instead of "
             f"{len(source.variables)}. Received: layer={source}"
         )
+    if len(olds) == len(source.variables) and olds.keys() == news.keys():
+        # Quantizing a layer may have changed the order.
+        return [(olds[name], news[name]) for name in olds]
+    # Layers made of others: their variables share names, or names are
+    # numbered through.
     return list(zip(source.variables, target.variables, strict=True))

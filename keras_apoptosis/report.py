@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -126,3 +127,84 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(
         line.rstrip() for line in text.getvalue().splitlines() if line.strip()
     )
+
+
+def report(model: keras.Model) -> str:
+    """Says which units of a model may leave, what each saves, and what not.
+
+    Args:
+        model: A built Sequential or Functional model, or a nesting of those.
+
+    Returns:
+        A table with one row for each unit group: its size, the parameters
+        and the forward FLOPs that go with one of its units, and, if it is
+        frozen, why.
+
+    Raises:
+        ValueError: If the model's graph cannot be read.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, activation="relu", name="hidden"),
+    ...     keras.layers.Dense(2, name="logits"),
+    ... ])
+    >>> print(ka.report(model))
+     group    units   parameters a unit   frozen because
+     ──────────────────────────────────────────────────────────────────────
+     hidden       8                   7
+     logits       2                       they are an output of the model
+    """
+    from keras_apoptosis.graph import analyse
+    from keras_apoptosis.surgery import Removal
+    from keras_apoptosis.surgery.plan import parameters_after
+
+    analysis = analyse(model)
+    whole = model.count_params()
+    rows = []
+    for group in analysis.groups:
+        saved: Any = ""
+        if group.removable and group.size > 1:
+            removal = Removal({group.name: [group.size - 1]})
+            saved = whole - parameters_after(analysis, removal)
+        rows.append((group.name, group.size, saved, group.reason))
+    header = ("group", "units", "parameters a unit", "frozen because")
+    return table(header, rows)
+
+
+def plot(history: Mapping[str, Sequence[float]], path: Any) -> None:
+    """Draws widths, parameters and accuracy over a training.
+
+    Args:
+        history: The `history` of Keras' `History`, of a training with one of
+            our callbacks: they add `parameters` and `units/<group>`.
+        path: Where to write the figure; its ending says in which form.
+    """
+    from matplotlib.figure import Figure
+
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    panels = {
+        "units": [name for name in history if name.startswith("units/")],
+        "parameters": ["parameters"] if "parameters" in history else [],
+        "accuracy": [n for n in ("accuracy", "val_accuracy") if n in history],
+        "loss": [n for n in ("loss", "val_loss") if n in history],
+    }
+    panels = {title: names for title, names in panels.items() if names}
+    figure = Figure(figsize=(3.2 * len(panels), 2.8), layout="constrained")
+    for axes, (title, names) in zip(
+        np.atleast_1d(figure.subplots(1, len(panels))),
+        panels.items(),
+        strict=True,
+    ):
+        for name in names:
+            label = name.removeprefix("units/")
+            axes.plot(epochs, history[name], marker=".", label=label)
+        axes.set(title=title, xlabel="epoch")
+        if title in ("units", "parameters"):
+            axes.set_ylim(bottom=0)
+        if len(names) > 1 and len(names) <= 8:
+            axes.legend(frameon=False, fontsize="small")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)

@@ -8,7 +8,13 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis.graph import Analysis
-from keras_apoptosis.graph.units import Affine, Function, Produced, Source, Sum
+from keras_apoptosis.graph.units import (
+    Affine,
+    Produced,
+    Source,
+    Sum,
+    Unknown,
+)
 
 
 class NotComparable(Exception):
@@ -60,6 +66,8 @@ def incoming(analysis: Analysis, number: int, source: int) -> Incoming:
     places = analysis.positions(here.units.labels, number)[0]
     if isinstance(here.transfer, Produced):
         return _produced(here.transfer, places)
+    if isinstance(here.transfer, Unknown) or not here.inputs:
+        raise NotComparable(f"'{here.path}' treats units each in its own way")
     before = [
         incoming(analysis, number, _parent(each.sources[places], here))
         for each in here.inputs
@@ -76,14 +84,12 @@ def incoming(analysis: Analysis, number: int, source: int) -> Incoming:
         vectors = one.vectors * scale[:, None]
         vectors[:, -1] += shift
         return dataclasses.replace(one, vectors=vectors)
-    if isinstance(here.transfer, Function):
-        if not one.plain:
-            raise NotComparable(
-                f"'{here.path}' follows a normalization of activations"
-            )
-        homogeneous = here.transfer.homogeneous and one.homogeneous
-        return dataclasses.replace(one, homogeneous=homogeneous, bent=True)
-    raise NotComparable(f"'{here.path}' treats units each in its own way")
+    if not one.plain:
+        raise NotComparable(
+            f"'{here.path}' follows a normalization of activations"
+        )
+    homogeneous = here.transfer.homogeneous and one.homogeneous
+    return dataclasses.replace(one, homogeneous=homogeneous, bent=True)
 
 
 def _parent(sources: np.ndarray, here: Source) -> int:

@@ -118,7 +118,7 @@ def choose_units(
     size = sizes.pop()
 
     kept = np.zeros(size, bool)
-    while np.mean([point.share for point in points]) > tolerance**2:
+    while sum(p.share for p in points) > tolerance**2 * len(points):
         if not _take_best(points, kept):
             break
     wanted = max(int(kept.sum()), min_units)
@@ -261,7 +261,8 @@ class _Pursuit:
     With G the Gram matrix and W the weights: `received` is R, what units and
     the unexplained part of the consumers' inputs have in common (G W at
     first); `free` is D, what of each unit the chosen ones do not explain;
-    `rows` hold the columns of the Cholesky factor L.
+    `rows` hold columns of the Cholesky factor L. Once they are full, L Lᵀ is
+    taken off G, and they start anew.
 
     Args:
         gram: Shape `(units, units)`.
@@ -278,7 +279,7 @@ class _Pursuit:
         self.left = self.whole
         self.free = gram.diagonal().copy()
         self.floor = _FLOOR * self.free.mean()
-        self.rows = np.empty((min(64, len(gram)), len(gram)))
+        self.rows = np.empty((max(len(gram) // 4, 16), len(gram)))
         self.rank = 0
 
     @property
@@ -301,6 +302,10 @@ class _Pursuit:
         """Adds a unit to the chosen ones."""
         if not self.whole or not self.free[unit] > self.floor:
             return
+        if self.rank == len(self.rows):
+            # Here one large product beats ever longer rows.
+            self.gram = self.gram - self.rows.T @ self.rows
+            self.rank = 0
         root = self.free[unit] ** 0.5
         # `einsum` and not `@`: so little work a call gains nothing from the
         # threads of a BLAS, and waits for them where other work is running.
@@ -314,11 +319,6 @@ class _Pursuit:
         self.left -= np.sum(np.einsum("n,np->p", column, self.judge) ** 2)
         self.free -= column**2
         self.free[unit] = 0.0  # Not a rounding error that may count again.
-        if self.rank == len(self.rows):
-            room = min(2 * self.rank, len(self.gram))
-            grown = np.empty((room, len(self.gram)))
-            grown[: self.rank] = self.rows
-            self.rows = grown
         self.rows[self.rank] = column
         self.rank += 1
 

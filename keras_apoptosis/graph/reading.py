@@ -98,7 +98,8 @@ class Graph:
             for index, step in enumerate(needed)
             for key in step.inputs
         }
-        with _no_gradients():
+        # Layers that count their calls must not count this one.
+        with keras.StatelessScope(), _no_gradients():
             for index, step in enumerate(needed):
                 values.update(zip(step.outputs, step.run(values)))
                 for key in set(step.inputs):

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_apoptosis import layers as prunable
 from keras_apoptosis.graph.activations import is_homogeneous, is_linear
 from keras_apoptosis.graph.reading import Step
 from keras_apoptosis.graph.trace import Call
@@ -158,18 +159,45 @@ class Elementwise(Rule):
 
 
 class ActivationLayer(Rule):
-    """`Activation` and the activation layers that hold no weights."""
+    """`Activation`, and the activation layers that hold no weights."""
 
     def trace(self, call: Call) -> None:
-        layer = call.layer
+        layer, (units,) = call.layer, call.inputs
+        if units is None:
+            return
         activation = getattr(layer, "activation", layer)
         homogeneous = is_homogeneous(activation)
         if homogeneous is None:
             call.freeze(_odd(activation))
-        elif is_linear(activation):
-            SAME_VALUES.trace(call)
+            return
+        if getattr(layer, "track_statistics", False):
+            if layer.unit_axis % len(call.input_shapes[0]) != units.axis:
+                call.freeze("keeps statistics along another axis")
+                return
+            call.own(units.labels, STATISTICS)
+        call.carry(units)
+        if is_linear(activation):
+            call.put(units)
         else:
-            Elementwise(homogeneous=homogeneous).trace(call)
+            transfer, key = Function(homogeneous), call.step.outputs[0]
+            call.put(
+                call.emit(units.axis, units.labels, transfer, [units], key)
+            )
+
+
+class Selection(Rule):
+    """Makes units of the features of its input, which it can leave out."""
+
+    def trace(self, call: Call) -> None:
+        layer, (shape,) = call.layer, call.output_shapes
+        if call.inputs[0] is not None:
+            call.freeze("selects among them already")
+        axis = layer.axis % len(shape)
+        labels = call.produce(shape[axis], {}, ())
+        picked = functools.partial(_picked, layer.indices)
+        call.resize("indices", labels, picked)
+        key = call.step.outputs[0]
+        call.put(call.emit(axis, labels, Unknown(), (), key))
 
 
 class BatchNorm(Rule):
@@ -382,8 +410,12 @@ def channel_axis(layer: Any, shape: tuple) -> int:
     return 1 if first else len(shape) - 1
 
 
-def _with_size(shape: tuple, axis: int, size: int) -> tuple:
-    return (*shape[:axis], size, *shape[axis + 1 :])
+def _with_size(shape: tuple, axis: int, kept: np.ndarray) -> tuple:
+    return (*shape[:axis], len(kept), *shape[axis + 1 :])
+
+
+def _picked(indices: list[int] | None, kept: np.ndarray) -> list[int]:
+    return [int(k) if indices is None else indices[k] for k in kept]
 
 
 def _odd(activation: Any) -> str:
@@ -394,19 +426,44 @@ def _odd(activation: Any) -> str:
 SAME_VALUES = Passing()
 MOVED_POSITIONS = Passing(channels=True)
 BORDER = Border()
+STATISTICS = {
+    "statistics_total": 0,
+    "statistics_max_abs": 0,
+    "statistics_active": 0,
+}
+DENSE = Contraction(
+    unit_axis=1,
+    input_axis=0,
+    size="units",
+    extra={"kernel_mask": (1, 0), **{s: (0, None) for s in STATISTICS}},
+)
 CONVOLUTION = Contraction(
-    unit_axis=-1, input_axis=-2, size="filters", spatial=True
+    unit_axis=-1,
+    input_axis=-2,
+    size="filters",
+    extra={"kernel_mask": (-1, -2), **{s: (0, None) for s in STATISTICS}},
+    spatial=True,
 )
 
 RULES: dict[type, Rule] = {
-    layers.Dense: Contraction(unit_axis=1, input_axis=0, size="units"),
+    **dict.fromkeys((layers.Dense, prunable.PrunableDense), DENSE),
     **dict.fromkeys(
-        (layers.Conv1D, layers.Conv2D, layers.Conv3D), CONVOLUTION
+        (
+            layers.Conv1D,
+            layers.Conv2D,
+            layers.Conv3D,
+            prunable.PrunableConv1D,
+            prunable.PrunableConv2D,
+            prunable.PrunableConv3D,
+        ),
+        CONVOLUTION,
     ),
+    prunable.FeatureSelection: Selection(),
     layers.BatchNormalization: BatchNorm(),
     **dict.fromkeys(
         (
             layers.Activation,
+            prunable.PrunableActivation,
             layers.ReLU,
             layers.LeakyReLU,
             layers.ELU,

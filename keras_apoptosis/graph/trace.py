@@ -36,10 +36,13 @@ class Consumer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Size:
-    """An entry of a layer's config that follows the number of units."""
+    """An entry of a layer's config that follows its units.
+
+    `value` makes it from the positions, along `labels`, that stay.
+    """
 
     labels: np.ndarray
-    value: Callable[[int], Any] = int
+    value: Callable[[np.ndarray], Any] = len
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,9 +194,19 @@ class Call:
             self.trace.own(variable, axis, labels)
 
     def resize(
-        self, key: str, labels: np.ndarray, value: Callable[[int], Any] = int
+        self,
+        key: str,
+        labels: np.ndarray,
+        value: Callable[[np.ndarray], Any] = len,
     ) -> None:
-        """Records that config entry `key` follows the number of `labels`."""
+        """Records that config entry `key` follows `labels`.
+
+        Args:
+            key: The entry.
+            labels: Labels along an axis.
+            value: Makes the entry from the positions that stay; by default
+                it is their number.
+        """
         sizes = self.trace.sizes.setdefault(id(self.layer), {})
         sizes[key] = Size(labels, value)
 

@@ -27,6 +27,15 @@ NON_NEGATIVE = (
 )
 
 
+def check_tolerance(activity_tolerance: float) -> None:
+    """Raises a `ValueError` unless the tolerance is one."""
+    if not 0 <= activity_tolerance < math.inf:
+        raise ValueError(
+            "`activity_tolerance` must be a finite number, at least 0. "
+            f"Received: activity_tolerance={activity_tolerance}"
+        )
+
+
 class ActivationStatistics:
     """Mixin: a layer that keeps statistics of its output, per unit.
 
@@ -57,11 +66,7 @@ class ActivationStatistics:
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if not 0 <= activity_tolerance < math.inf:
-            raise ValueError(
-                "`activity_tolerance` must be a finite number, at least 0. "
-                f"Received: activity_tolerance={activity_tolerance}"
-            )
+        check_tolerance(activity_tolerance)
         self.track_statistics = bool(track_statistics)
         self.activity_tolerance = float(activity_tolerance)
         self.statistics_count = None
@@ -138,8 +143,9 @@ class ActivationStatistics:
         return outputs
 
     def _per_unit(self, reduce: Callable[..., Any], values: Any) -> Any:
-        # Over the batch first: on TensorFlow's CPU kernels this is faster
-        # than over all axes at once, by a third on an MNIST CNN's step.
+        # Over the batch first: with TensorFlow's CPU kernels the statistics
+        # of a small MNIST CNN then add 25 % to a step, and 41 % with all axes
+        # at once. XLA does not mind.
         unit_axis = self.unit_axis % values.ndim - 1
         values = reduce(values, axis=0)
         others = [axis for axis in range(values.ndim) if axis != unit_axis]

@@ -79,11 +79,12 @@ class Moments:
             )
         if not shape[0]:
             return
-        shift = self._shift if self.count else _first_mean(values)
-        parts = [
-            self._measure(values[start : start + _ROWS], shift)
-            for start in range(0, shape[0], _ROWS)
-        ]
+        with np.errstate(invalid="ignore", over="ignore"):  # Checked below.
+            shift = self._shift if self.count else _first_mean(values)
+            parts = [
+                self._measure(values[start : start + _ROWS], shift)
+                for start in range(0, shape[0], _ROWS)
+            ]
         for total, square, *_ in parts:
             _check_finite(total, square)
         self._shift = shift

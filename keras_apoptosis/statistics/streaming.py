@@ -115,7 +115,7 @@ def _items(data: Any, count: int | None) -> Iterator[Any]:
 
 
 def _inputs(item: Any) -> Any:
-    """The `x` of what `fit` would take as `x`, `(x,)`, `(x, y)`, …"""
+    """The `x` of what `fit` takes as `x`, `(x,)`, `(x, y)` and so on."""
     if not isinstance(item, tuple):
         return item
     if not 1 <= len(item) <= 3:

@@ -116,7 +116,7 @@ def make_plan(analysis: Analysis, removal: Removal) -> Plan:
         draft.values[key] = value
     config = {
         layer: {
-            name: size.value(stays(size.labels).size)
+            name: size.value(stays(size.labels))
             for name, size in sizes.items()
         }
         for layer, sizes in trace.sizes.items()

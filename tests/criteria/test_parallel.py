@@ -46,7 +46,7 @@ def test_the_scale_is_found_where_it_is_free():
 # For v₁ = (4, 0, 0, 0), v₂ = (3, 1, 0, 0): with α = 12/16 the rest is
 # (0, 1, 0, 0), so 1/√10 = 0.316 of ‖v₂‖; with α = 1 it is √2/√10 = 0.447.
 @pytest.mark.parametrize(
-    "scale_free, factor, similar",
+    ("scale_free", "factor", "similar"),
     [
         (True, 2.5, True),  # 0.316 < 0.4
         (True, 3.0, True),  # 0.316 < 0.333
@@ -287,7 +287,7 @@ def test_wrong_factors(factor):
 
 
 @pytest.mark.parametrize(
-    "vectors, importance, message",
+    ("vectors", "importance", "message"),
     [
         (np.ones(3), None, r"of shape \(3,\)"),
         (np.full((2, 2), np.nan), None, r"in rows \[0, 1\]"),

@@ -109,8 +109,12 @@ def test_fit_and_evaluate_convolution(data_format):
     )
     plain = keras.layers.Conv2D(3, 2, activation="elu", data_format=data_format)
     model = keras.Sequential(
-        [keras.Input(shape), conv, keras.layers.Flatten()]
-        + [keras.layers.Dense(1)]
+        [
+            keras.Input(shape),
+            conv,
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
     )
     plain.build((None, *shape))
     plain.set_weights(conv.get_weights()[:2])

@@ -173,14 +173,14 @@ def unbatched():
 
 
 @pytest.mark.parametrize(
-    "data, message",
+    ("data", "message"),
     [
         (None, "Expected `data` .* Received: None"),
-        (3.0, "Received: 3.0 .of type float."),
-        ("mnist.npz", "Received: 'mnist.npz'"),
+        (3.0, r"Received: 3\.0 \(of type float\)"),
+        ("mnist.npz", r"Received: 'mnist\.npz'"),
         ({1, 2}, "Received: {1, 2}"),
         (unbatched, "Expected `data` .* Received: "),
-        (np.float32(1), "Received: float32 of shape ()"),
+        (np.float32(1), r"Received: float32 of shape \(\)"),
         ([], "at least one input"),
         ((), "a tuple of 0"),
         ((X, X, Y, Y), "a tuple of 4"),
@@ -205,9 +205,9 @@ def test_says_what_is_wrong_with_the_data(data, message):
 
 @pytest.mark.parametrize("wrong", [0, -1, 2.5, True, "8"])
 def test_says_what_is_wrong_with_numbers(wrong):
-    with pytest.raises(ValueError, match="`batch_size` .* Received"):
+    with pytest.raises(ValueError, match=r"`batch_size` .* Received"):
         batches(X, batch_size=wrong)
-    with pytest.raises(ValueError, match="`limit` .* Received"):
+    with pytest.raises(ValueError, match=r"`limit` .* Received"):
         batches(X, limit=wrong)
 
 
