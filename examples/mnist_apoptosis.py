@@ -47,9 +47,7 @@ def build(
     small = {}
     if regime == "small-weights":  # In which similar units come together.
         small = {
-            "kernel_initializer": keras.initializers.RandomNormal(
-                stddev=0.001
-            ),
+            "kernel_initializer": keras.initializers.RandomNormal(stddev=0.001),
             "kernel_regularizer": keras.regularizers.L2(5e-4),
         }
     if kind == "mlp":
@@ -87,7 +85,7 @@ def build(
 
 def train(
     data: Dataset, seed: int, method: str, arguments: argparse.Namespace
-) -> tuple[Run, keras.Model, keras.callbacks.History, list]:
+) -> tuple[Run, keras.Model, keras.callbacks.History]:
     """Trains once."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
@@ -120,7 +118,7 @@ def train(
         seconds,
         sum(not event.skipped for event in events),
     )
-    return run, model, history, events
+    return run, model, history
 
 
 def apoptosis(
@@ -232,9 +230,7 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for method in methods:
             print(f"\n== Seed {seed}: {method}", flush=True)
-            run, model, history, events = train(
-                data, seed, method, arguments
-            )
+            run, model, history = train(data, seed, method, arguments)
             runs.append(run)
             if method != "plain":
                 name = f"{data.name}_{arguments.model}_{method}"

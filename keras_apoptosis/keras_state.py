@@ -147,7 +147,7 @@ def slots_of(
             f"{len(built)}. Received: optimizer={optimizer}"
         )
     found = []
-    for variable, slot in zip(own, built):
+    for variable, slot in zip(own, built, strict=True):
         if isinstance(slot, _StandIn):
             axes = [getattr(size, "origin", None) for size in slot.shape]
             if any(axis is not None for axis in axes):
@@ -178,6 +178,26 @@ def fetch(model: keras.Model) -> None:
     """Brings values that JAX trains outside the model back into it."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
+
+
+def hand_over(model: keras.Model) -> None:
+    """Lets JAX go on training with the values that the model has now.
+
+    Keras keeps the state after the last step beside the model, and puts it
+    back where an epoch ends with data of unknown length.
+    """
+    if not getattr(model, "_jax_state", None):
+        return
+    variables = {
+        "trainable_variables": model.trainable_variables,
+        "non_trainable_variables": model.non_trainable_variables,
+        "optimizer_variables": model.optimizer.variables,
+        "metrics_variables": model.metrics_variables,
+    }
+    model._jax_state = {
+        name: [variable.value for variable in variables[name]]
+        for name in model._jax_state
+    }
 
 
 def forget_compiled(model: keras.Model) -> None:

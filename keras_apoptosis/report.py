@@ -120,7 +120,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         grid.add_column(name, justify="right" if number else "left")
     for row in rows:
         grid.add_row(
-            *(f"{c:,}" if isinstance(c, (int, np.integer)) else str(c) for c in row)
+            *(
+                f"{c:,}" if isinstance(c, (int, np.integer)) else str(c)
+                for c in row
+            )
         )
     text = io.StringIO()
     Console(file=text, width=200, color_system=None).print(grid)

@@ -129,7 +129,9 @@ def branches():
 def nested():
     inner_in = keras.Input((6,))
     x = layers.Dense(5, activation="relu", name="inner_one")(inner_in)
-    x = layers.Add(name="inner_add")([layers.Dense(6, name="back")(x), inner_in])
+    x = layers.Add(name="inner_add")(
+        [layers.Dense(6, name="back")(x), inner_in]
+    )
     inner = keras.Model(inner_in, x, name="inner")
     head = keras.Sequential(
         [keras.Input((6,)), layers.Dense(4, "relu", name="deep")], name="head"

@@ -42,7 +42,7 @@ def masked_model(model: keras.Model, removal) -> keras.Model:
                 units = analysis.trace.sources[source].units
                 name = analysis.trace.sources[source].path.split("/")[-1]
                 size = units.labels.size
-                axis, matrix, constant = by_layer.setdefault(
+                _axis, matrix, constant = by_layer.setdefault(
                     name, (units.axis, np.eye(size), np.zeros(size))
                 )
                 for place in analysis.positions(units.labels, number):

@@ -122,9 +122,7 @@ def test_an_optimizer_finds_its_variables_again():
     optimizer = model.optimizer
     optimizer.build(model.trainable_variables)
     for variable in model.trainable_variables:
-        keras_state.resize_variable(
-            variable, ops.convert_to_numpy(variable)
-        )
+        keras_state.resize_variable(variable, ops.convert_to_numpy(variable))
     keras_state.reindex(optimizer)
     for index, variable in enumerate(model.trainable_variables):
         inner = optimizer.inner_optimizer

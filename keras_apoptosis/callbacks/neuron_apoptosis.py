@@ -208,7 +208,7 @@ class NeuronApoptosis(ScheduledSurgery):
                 f"it would remove {gain:.1%} of the parameters, less than "
                 f"min_gain={self.min_gain:.0%}"
             )
-        return self._carry_out(draft, degree), ""
+        return self._carry_out(draft), ""
 
     def _draft(
         self, analysis: Analysis, numbers: list[int], degree: float
@@ -227,18 +227,17 @@ class NeuronApoptosis(ScheduledSurgery):
                 reasons.append(f"'{name}': {proposal.reason}")
         return found, reasons
 
-    def _carry_out(self, draft: dict[int, Proposal], degree: float) -> Report:
-        reports = []
+    def _carry_out(self, draft: dict[int, Proposal]) -> Report:
         analysis = analyse(self.model)
         if not self.criterion.one_by_one:
             return shrink(self.model, _removal(analysis, draft))
+        reports: list[Report] = []
         for number, proposal in draft.items():
             if reports:  # What groups before it changed, it has to see.
                 analysis = analyse(self.model)
-                proposal = self.criterion.propose(analysis, number, degree)
-            if proposal.removed.size:
-                removal = _removal(analysis, {number: proposal})
-                reports.append(shrink(self.model, removal))
+                proposal = self.criterion.again(analysis, number, proposal)
+            removal = _removal(analysis, {number: proposal})
+            reports.append(shrink(self.model, removal))
         return Report(
             groups=tuple(g for report in reports for g in report.groups),
             parameters_before=reports[0].parameters_before,

@@ -255,8 +255,10 @@ class ScheduledSurgery(keras.callbacks.Callback):
         self._logged[f"{name}_seconds"] = seconds
         if found.residuals:
             self._logged[f"{name}_residual"] = max(found.residuals.values())
-        loud = self.params.get("verbose", 1) if self.verbose == "auto" else (
-            self.verbose
+        loud = (
+            self.params.get("verbose", 1)
+            if self.verbose == "auto"
+            else (self.verbose)
         )
         if loud:
             print(f"\n{type(self).__name__} {found}", flush=True)

@@ -61,23 +61,18 @@ class Reconstruction:
         analysis: Analysis,
         number: int,
         tolerance: float,
-        measured: dict[str, dict[str, Moments]] | None = None,
+        measured: dict[str, dict[str, Moments]],
     ) -> Proposal:
         """What may go of one group."""
         group = analysis.groups[number]
-        if measured is None:
-            measured = self.measure(analysis, [number])
-        moments = measured[group.name]
-        grams, weights = {}, {}
-        for point in group.observations:
-            found = moments[point.name]
-            centre = _takes_constants(analysis, point)
-            grams[point.name] = (
-                found.covariance if centre else found.second_moment
-            )
-            weights[point.name] = outgoing(point, group.size)
         choice = choose_units(
-            [(grams[name], weights[name]) for name in grams],
+            [
+                (
+                    _gram(analysis, point, measured[group.name]),
+                    outgoing(point, group.size),
+                )
+                for point in group.observations
+            ],
             tolerance,
             min_units=self.min_units,
             round_to=self.round_to,
@@ -85,19 +80,46 @@ class Reconstruction:
         )
         if not choice.removed.size:
             return nothing("every unit is needed to explain the rest")
+        return self._fit(analysis, number, choice.removed, measured)
+
+    def again(
+        self, analysis: Analysis, number: int, proposal: Proposal
+    ) -> Proposal:
+        """The same units, fitted to the model as it has become."""
+        measured = self.measure(analysis, [number])
+        return self._fit(analysis, number, proposal.removed, measured)
+
+    def _fit(
+        self,
+        analysis: Analysis,
+        number: int,
+        removed: np.ndarray,
+        measured: dict[str, dict[str, Moments]],
+    ) -> Proposal:
+        group = analysis.groups[number]
+        kept = np.setdiff1d(np.arange(group.size), removed)
         replacements = {}
         for point in group.observations:
             mixing, constant, residual = refit(
-                grams[point.name],
-                moments[point.name].mean,
-                choice.kept,
-                choice.removed,
+                _gram(analysis, point, measured[group.name]),
+                measured[group.name][point.name].mean,
+                kept,
+                removed,
                 centre=_takes_constants(analysis, point),
             )
             replacements[point.name] = Replacement(
                 constant=constant, mixing=mixing, residual=residual
             )
-        return Proposal(np.asarray(choice.removed), replacements)
+        return Proposal(removed, replacements)
+
+
+def _gram(
+    analysis: Analysis, point: Observation, moments: dict[str, Moments]
+) -> np.ndarray:
+    """Second moments, around the mean where consumers take constants."""
+    found = moments[point.name]
+    centred = _takes_constants(analysis, point)
+    return found.covariance if centred else found.second_moment
 
 
 def _takes_constants(analysis: Analysis, point: Observation) -> bool:

@@ -80,4 +80,3 @@ def _kernels(observation: Observation):
             seen.add(id(consumer.kernel))
             mask = getattr(consumer.step.operation, "kernel_mask", None)
             yield consumer.kernel, consumer.axis, mask, places
-

@@ -63,4 +63,5 @@ def is_homogeneous(activation: Any) -> bool | None:
 
 
 def is_linear(activation: Any) -> bool:
+    """Whether an activation leaves values as they are."""
     return activation is None or activation is activations.linear

@@ -251,9 +251,7 @@ def _observations(
         for source in np.unique(units.sources[mine]):
             places = np.flatnonzero(mine & (units.sources == source))
             index = draft.index_of[units.labels[places]]
-            if set(np.bincount(index, minlength=size)) != {
-                places.size // size
-            }:
+            if set(np.bincount(index, minlength=size)) != {places.size // size}:
                 return (), (
                     f"'{consumer.step.path}' does not read every one of them "
                     "equally often"

@@ -50,7 +50,7 @@ class Step:
             {
                 id(tensor): values[key]
                 for tensor, key in zip(
-                    self.node.arguments.keras_tensors, self.inputs
+                    self.node.arguments.keras_tensors, self.inputs, strict=True
                 )
             }
         )
@@ -90,9 +90,8 @@ class Graph:
         """
         wanted = set(wanted)
         needed = self.steps_to(wanted)
-        values = dict(
-            zip(self.inputs, as_function(self.model)._standardize_inputs(inputs))
-        )
+        flat = as_function(self.model)._standardize_inputs(inputs)
+        values = dict(zip(self.inputs, flat, strict=True))
         last_use = {
             key: index
             for index, step in enumerate(needed)
@@ -101,7 +100,7 @@ class Graph:
         # Layers that count their calls must not count this one.
         with keras.StatelessScope(), _no_gradients():
             for index, step in enumerate(needed):
-                values.update(zip(step.outputs, step.run(values)))
+                values.update(zip(step.outputs, step.run(values), strict=True))
                 for key in set(step.inputs):
                     # Feature maps are large; keep those still to be read.
                     if last_use[key] == index and key not in wanted:
@@ -166,9 +165,10 @@ def read(model: keras.Model) -> Graph:
                     zip(
                         (id(t) for t in inner.inputs),
                         new_keys(inner.inputs),
+                        strict=True,
                     )
                 )
-                for tensor, outside in zip(inner.inputs, inputs):
+                for tensor, outside in zip(inner.inputs, inputs, strict=True):
                     layer = tensor._keras_history.operation
                     border = Step(
                         layer,
@@ -182,12 +182,13 @@ def read(model: keras.Model) -> Graph:
             else:
                 node_of_step = node
             outputs = new_keys(node.outputs)
-            keys.update(zip((id(t) for t in node.outputs), outputs))
+            written = (id(tensor) for tensor in node.outputs)
+            keys.update(zip(written, outputs, strict=True))
             steps.append(Step(operation, path, inputs, outputs, node_of_step))
         return tuple(keys[id(t)] for t in function.outputs)
 
     inputs = new_keys(function.inputs)
-    keys = dict(zip((id(t) for t in function.inputs), inputs))
+    keys = dict(zip((id(t) for t in function.inputs), inputs, strict=True))
     outputs = walk(function, keys, "")
     return Graph(model, inputs, outputs, tuple(steps), tuple(tensors))
 

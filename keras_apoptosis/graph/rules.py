@@ -152,9 +152,7 @@ class Elementwise(Rule):
                     Unknown() if self.weights else Function(self.homogeneous)
                 )
                 call.put(
-                    call.emit(
-                        units.axis, units.labels, transfer, [units], key
-                    )
+                    call.emit(units.axis, units.labels, transfer, [units], key)
                 )
 
 
@@ -272,7 +270,9 @@ class Pooling(Rule):
             return
         call.carry(units)
         rank = len(call.output_shapes[0])
-        axis = 1 if rank == 2 else channel_axis(call.layer, call.output_shapes[0])
+        axis = (
+            1 if rank == 2 else channel_axis(call.layer, call.output_shapes[0])
+        )
         call.put(
             call.emit(
                 axis,
@@ -286,8 +286,7 @@ class Pooling(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Passing(Rule):
-    """Leaves values and their axis as they are (in inference), or moves
-    positions about without touching the channels.
+    """Leaves values as they are (in inference), or only moves positions.
 
     Args:
         channels: Whether the units must lie on the channel axis.
@@ -401,7 +400,8 @@ class Concatenate(Rule):
         for units in inputs:
             if units is not None:
                 call.carry(units)
-        call.put(Units(axis, *(np.concatenate(side) for side in zip(*parts))))
+        labels, sources = zip(*parts, strict=True)
+        call.put(Units(axis, np.concatenate(labels), np.concatenate(sources)))
 
 
 def channel_axis(layer: Any, shape: tuple) -> int:
@@ -435,13 +435,13 @@ DENSE = Contraction(
     unit_axis=1,
     input_axis=0,
     size="units",
-    extra={"kernel_mask": (1, 0), **{s: (0, None) for s in STATISTICS}},
+    extra={"kernel_mask": (1, 0), **dict.fromkeys(STATISTICS, (0, None))},
 )
 CONVOLUTION = Contraction(
     unit_axis=-1,
     input_axis=-2,
     size="filters",
-    extra={"kernel_mask": (-1, -2), **{s: (0, None) for s in STATISTICS}},
+    extra={"kernel_mask": (-1, -2), **dict.fromkeys(STATISTICS, (0, None))},
     spatial=True,
 )
 

@@ -116,8 +116,9 @@ class Trace:
     def same_units(self) -> np.ndarray:
         """For each label a number that is equal for tied labels."""
         count = self.label_count
-        ties = self.ties or [(np.zeros(0, int), np.zeros(0, int))]
-        first, second = (np.concatenate(side) for side in zip(*ties))
+        none = np.zeros(0, int)
+        first = np.concatenate([none, *(one for one, _ in self.ties)])
+        second = np.concatenate([none, *(other for _, other in self.ties)])
         links = coo_array(
             (np.ones(first.size), (first, second)), shape=(count, count)
         )
@@ -138,7 +139,9 @@ class Call:
 
     @property
     def input_shapes(self) -> list[tuple]:
-        return [tuple(self.trace.graph.tensors[k].shape) for k in self.step.inputs]
+        return [
+            tuple(self.trace.graph.tensors[k].shape) for k in self.step.inputs
+        ]
 
     @property
     def output_shapes(self) -> list[tuple]:
@@ -184,7 +187,7 @@ class Call:
             )
         )
 
-    def carry(self, units: Units, weights: Mapping[str, int] = {}) -> None:  # noqa: B006
+    def carry(self, units: Units, weights: Mapping[str, int] = {}) -> None:
         """Records that units pass through, owning slices of weights."""
         self.trace.carriers.append((self.step, units.labels))
         self.own(units.labels, weights)

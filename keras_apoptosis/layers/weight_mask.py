@@ -54,7 +54,8 @@ class WeightMask:
         appears or its mask is removed after `fit` or `evaluate`, drop the
         model's compiled functions (`model.make_train_function(force=True)`
         and likewise for testing and prediction), or compile the model again.
-        Changing an existing mask needs nothing of the kind.
+        Changing an existing mask needs nothing of the kind. In the middle of
+        an epoch on JAX, call `model.jax_state_sync()` before any of these.
 
         Args:
             mask: Array of the kernel's shape, boolean or of zeros and ones;

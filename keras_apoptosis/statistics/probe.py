@@ -59,7 +59,9 @@ def unit_statistics(
     10
     """
     if at not in ("pre", "post"):
-        raise ValueError(f"Expected `at` to be 'pre' or 'post'. Received: {at=}")
+        raise ValueError(
+            f"Expected `at` to be 'pre' or 'post'. Received: {at=}"
+        )
     analysis = analyse(model)
     points = post_points if at == "post" else pre_points
     return collect(

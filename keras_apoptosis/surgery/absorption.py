@@ -131,5 +131,5 @@ def _constant_input(
             if key not in values:
                 shape = (1, *tensors[key].shape[1:])
                 values[key] = ops.zeros(shape, "float32")
-        values.update(zip(step.outputs, step.run(values)))
+        values.update(zip(step.outputs, step.run(values), strict=True))
     return ops.cast(values[consumer.step.inputs[0]], "float32")

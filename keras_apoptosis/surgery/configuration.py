@@ -13,9 +13,7 @@ from keras_apoptosis.graph.reading import models_of
 from keras_apoptosis.surgery.plan import Plan
 
 
-def resized_copy(
-    model: keras.Model, graph: Graph, plan: Plan
-) -> keras.Model:
+def resized_copy(model: keras.Model, graph: Graph, plan: Plan) -> keras.Model:
     """A new model as `plan` says, with the weights of `plan`."""
     classes = {type(layer) for layer in _layers(graph)}
     classes |= {type(each) for each in models_of(model)}

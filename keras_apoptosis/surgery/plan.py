@@ -116,8 +116,7 @@ def make_plan(analysis: Analysis, removal: Removal) -> Plan:
         draft.values[key] = value
     config = {
         layer: {
-            name: size.value(stays(size.labels))
-            for name, size in sizes.items()
+            name: size.value(stays(size.labels)) for name, size in sizes.items()
         }
         for layer, sizes in trace.sizes.items()
         if any(stays(s.labels).size < s.labels.size for s in sizes.values())

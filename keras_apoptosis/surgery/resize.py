@@ -67,15 +67,19 @@ def _refresh(model: keras.Model, touched: list[keras.Layer]) -> None:
         keras_state.track_again(layer)
     for each in models:
         keras_state.forget_compiled(each)
+    keras_state.hand_over(model)
 
 
 def _touched_layers(analysis: Analysis, plan: Plan) -> list[keras.Layer]:
     layers = {}
     for step in analysis.graph.steps:
         layer = step.operation
-        if step.node is not None and isinstance(layer, keras.Layer):
-            if any(id(v) in plan.values for v in layer.variables):
-                layers[id(layer)] = layer
+        if (
+            step.node is not None
+            and isinstance(layer, keras.Layer)
+            and any(id(v) in plan.values for v in layer.variables)
+        ):
+            layers[id(layer)] = layer
     return list(layers.values())
 
 
@@ -137,9 +141,7 @@ def _new_attributes(
                 layer,
                 {
                     name: value
-                    for name, value in keras_state.plain_attributes(
-                        new
-                    ).items()
+                    for name, value in keras_state.plain_attributes(new).items()
                     if name in layer.__dict__
                     and not _same(value, before.get(name))
                 },
@@ -177,9 +179,7 @@ def _input_keys(analysis: Analysis, step: Step) -> tuple[int, ...]:
     return tuple(k for k, each in enumerate(tensors) if id(each) in entered)
 
 
-def _with_new_shapes(
-    shapes: Any, plan: Plan, inputs: tuple[int, ...]
-) -> Any:
+def _with_new_shapes(shapes: Any, plan: Plan, inputs: tuple[int, ...]) -> Any:
     """The arguments of a layer's `build`, after the removal."""
     if shapes is None:
         return None

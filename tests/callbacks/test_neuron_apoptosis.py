@@ -293,7 +293,10 @@ def test_early_stopping_brings_the_last_event_forward(digits):
     model = network(width=64)
     data_x, data_y = digits
     model.fit(
-        data_x[:256], data_y[:256], epochs=9, verbose=0,
+        data_x[:256],
+        data_y[:256],
+        epochs=9,
+        verbose=0,
         callbacks=[callback, Stop()],
     )
     (event,) = callback.history
@@ -360,7 +363,7 @@ def test_events_are_logged(digits, capsys):
 
 @pytest.mark.parametrize("metric", ["reconstruction", "weights"])
 def test_input_features_leave_too(metric, digits):
-    x, y = digits
+    x, _y = digits
     model = keras.Sequential(
         [
             keras.Input((64,)),
@@ -399,7 +402,7 @@ def test_same_seed_same_result(digits):
 
 @pytest.mark.parametrize("kind", ["prunable", "convolution"])
 def test_other_models(kind, digits, tmp_path):
-    x, y = digits
+    x, _y = digits
     if kind == "prunable":
         model = ka.make_prunable(network(width=64), track_statistics=True)
     else:

@@ -175,9 +175,7 @@ def test_a_subclass_does_not_inherit_the_rule():
 def test_register_rule_lets_a_custom_layer_through():
     class Scale(layers.Layer):
         def build(self, shape):
-            self.gamma = self.add_weight(
-                shape=(shape[-1],), initializer="ones"
-            )
+            self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones")
 
         def call(self, inputs):
             return inputs * self.gamma

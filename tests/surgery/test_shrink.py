@@ -160,7 +160,7 @@ def test_in_place_equals_pristine(name, tmp_path):
         assert [v.shape for v in copy.variables] == [
             v.shape for v in model.variables
         ]
-        for one, other in zip(outputs_of(copy, inputs), expected):
+        for one, other in zip(outputs_of(copy, inputs), expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
 
 
@@ -218,11 +218,7 @@ def test_merged_by_outgoing_weights_by_hand():
         model,
         ka.Removal(
             {"one": [0]},
-            {
-                "one": ka.Replacement(
-                    mixing=[[1.0]], incoming=[[1 / 3, 2 / 3]]
-                )
-            },
+            {"one": ka.Replacement(mixing=[[1.0]], incoming=[[1 / 3, 2 / 3]])},
         ),
     )
     expected = [[[5.0]], [1.0], [[3.0]], [0.25]]

@@ -93,12 +93,14 @@ def test_training_goes_on_as_if_units_had_never_been(optimizer):
     model, x, y = trained("mlp", optimizer)
     removal = removal_of(model, seed=2)
     before = {
-        id(slot): ops.convert_to_numpy(slot) for slot in model.optimizer.variables
+        id(slot): ops.convert_to_numpy(slot)
+        for slot in model.optimizer.variables
     }
     iterations = int(model.optimizer.iterations)
     rate = float(model.optimizer.learning_rate)
     slots = keras_state.slots_of(
-        model.optimizer, model.optimizer._trainable_variables
+        model.optimizer,
+        model.optimizer._trainable_variables
         if optimizer != "loss_scale"
         else model.trainable_variables,
     )
@@ -198,7 +200,7 @@ def test_every_model_goes_on_in_fit(name, batch, tmp_path):
     model.compile("adam", "mse", metrics=["mae"] if name == "mlp" else None)
     x, y = data_for(model)
     if name == "two_outputs":
-        y = dict(zip(("a", "b"), y))
+        y = dict(zip(("a", "b"), y, strict=True))
     sizes = {}
     history = model.fit(
         x,
@@ -224,7 +226,7 @@ def test_every_model_goes_on_in_fit(name, batch, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     for one, other in zip(
-        keras.tree.flatten(loaded.predict(x, verbose=0)), expected
+        keras.tree.flatten(loaded.predict(x, verbose=0)), expected, strict=True
     ):
         np.testing.assert_allclose(one, other, atol=1e-6)
     assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
@@ -255,7 +257,8 @@ def test_gradients_reach_the_new_parameters():
 
 
 @pytest.mark.parametrize(
-    "fails", ["resize_variable", "set_attributes", "set_shape", "forget_compiled"]
+    "fails",
+    ["resize_variable", "set_attributes", "set_shape", "forget_compiled"],
 )
 def test_all_or_nothing(fails, monkeypatch):
     model, x, y = trained("residual")
@@ -267,7 +270,7 @@ def test_all_or_nothing(fails, monkeypatch):
 
     def breaks(*args):
         calls.append(args)
-        if len(calls) == 3 or fails == "forget_compiled" and len(calls) == 1:
+        if len(calls) == 3 or (fails == "forget_compiled" and len(calls) == 1):
             raise RuntimeError("planted")
         return original(*args)
 
