@@ -41,9 +41,14 @@ class Run:
 
 
 def build(
-    data: Dataset, kind: str, regime: str, width: int, steps: int
+    data: Dataset, arguments: argparse.Namespace, inputs: bool, steps: int
 ) -> keras.Model:
-    """A compiled network: an MLP of two hidden layers, or a small CNN."""
+    """A compiled network: an MLP of two hidden layers, or Caffe's LeNet.
+
+    With `inputs`, input features may leave like units.
+    """
+    kind, regime = arguments.model, arguments.regime
+    width = arguments.width
     small = {}
     if regime == "small-weights":  # In which similar units come together.
         small = {
@@ -51,19 +56,21 @@ def build(
             "kernel_regularizer": keras.regularizers.L2(5e-4),
         }
     if kind == "mlp":
+        select = [ka.layers.FeatureSelection(name="inputs")] if inputs else []
         hidden = [
             layers.Flatten(),
+            *select,
             layers.Dense(width, activation="relu", name="hidden_1", **small),
             layers.Dense(width, activation="relu", name="hidden_2", **small),
         ]
     else:
         hidden = [
-            layers.Conv2D(32, 5, padding="same", activation="relu", **small),
+            layers.Conv2D(20, 5, activation="relu", name="conv_1", **small),
             layers.MaxPooling2D(2),
-            layers.Conv2D(64, 5, padding="same", activation="relu", **small),
+            layers.Conv2D(50, 5, activation="relu", name="conv_2", **small),
             layers.MaxPooling2D(2),
             layers.Flatten(),
-            layers.Dense(width, activation="relu", name="hidden", **small),
+            layers.Dense(500, activation="relu", name="hidden", **small),
         ]
     model = keras.Sequential(
         [
@@ -90,9 +97,7 @@ def train(
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     steps = arguments.epochs * -(-len(data.x_train) // arguments.batch_size)
-    model = build(
-        data, arguments.model, arguments.regime, arguments.width, steps
-    )
+    model = build(data, arguments, method == "inputs", steps)
     callbacks = []
     if method != "plain":
         callbacks.append(apoptosis(data, method, arguments))
@@ -102,7 +107,7 @@ def train(
         data.y_train,
         batch_size=arguments.batch_size,
         epochs=arguments.epochs,
-        validation_data=(data.x_val, data.y_val),
+        validation_data=(data.x_val, data.y_val) if data.y_val.size else None,
         callbacks=callbacks,
         verbose=arguments.verbose,
     )
@@ -126,7 +131,8 @@ def apoptosis(
 ) -> ka.callbacks.NeuronApoptosis:
     """The callback."""
     own = {}
-    if metric == "reconstruction":
+    if metric in ("reconstruction", "inputs"):
+        metric = "reconstruction"
         own = {
             "data": data.x_train[: arguments.samples],
             "samples": arguments.samples,
@@ -201,8 +207,9 @@ def parse() -> argparse.Namespace:
     add(
         "--methods",
         nargs="+",
-        choices=("reconstruction", "weights"),
+        choices=("reconstruction", "inputs", "weights"),
         default=["reconstruction"],
+        help="`inputs` is reconstruction in which input features leave too",
     )
     add("--level", default="normal")
     add("--tolerance", type=float, help="instead of the level")
@@ -211,6 +218,11 @@ def parse() -> argparse.Namespace:
     add("--end", type=float, default=1.0)
     add("--min-gain", type=float, default=0.1)
     add("--samples", type=int, default=4096)
+    add(
+        "--all-rows",
+        action="store_true",
+        help="train on the validation rows too, once all is chosen",
+    )
     add("--output", type=Path, default=Path("output"))
     add("--verbose", type=int, default=2, help="as in `fit`")
     arguments = parser.parse_args()
@@ -225,6 +237,14 @@ def main() -> None:
     """Trains all, prints the table, saves model and figure."""
     arguments = parse()
     data = load(arguments.dataset)
+    if arguments.all_rows:
+        data = dataclasses.replace(
+            data,
+            x_train=np.concatenate([data.x_train, data.x_val]),
+            y_train=np.concatenate([data.y_train, data.y_val]),
+            x_val=data.x_val[:0],
+            y_val=data.y_val[:0],
+        )
     methods = ["plain", *arguments.methods]
     runs = []
     for seed in range(arguments.seeds):

@@ -1,0 +1,112 @@
+"""Ratios side by side: what all benchmarks share."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+from keras_apoptosis.report import table
+
+
+def seconds(
+    works: Mapping[str, Callable[[], object]], rounds: int = 9
+) -> dict[str, float]:
+    """Median seconds of each work, measured turn by turn.
+
+    All are run once before; then every round runs each, so that what else
+    the machine does hits all alike.
+    """
+    for work in works.values():
+        work()
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            found[name].append(time.perf_counter() - start)
+    return {name: float(np.median(times)) for name, times in found.items()}
+
+
+def show(title: str, rows: Sequence[Sequence[object]]) -> None:
+    """Prints a table of ratios, and the machine."""
+    print(f"\n{title}")
+    print(table(("what", "seconds", "beside", "ratio", "aim"), rows))
+    print(
+        f"keras {keras.__version__} on {keras.backend.backend()}, "
+        f"{os.cpu_count()} CPUs, {platform.machine()}, "
+        f"{platform.python_implementation()} {platform.python_version()}",
+        flush=True,
+    )
+
+
+def row(
+    what: str, one: float, other: float, aim: float
+) -> tuple[str, str, str, str, str]:
+    """A row of `show`: seconds of one thing beside another."""
+    return (
+        what,
+        f"{one:.4f}",
+        f"{other:.4f}",
+        f"{one / other:.2f}",
+        f"{aim:.2f}",
+    )
+
+
+def fit_steps(model: keras.Model, x, y, steps: int) -> Callable[[], object]:
+    """A work: `steps` training steps by `fit`, on arrays."""
+
+    def work():
+        return model.fit(
+            x, y, batch_size=len(x) // steps, epochs=1, verbose=0, shuffle=False
+        )
+
+    return work
+
+
+def mlp(width: int = 512, inputs: int = 784) -> keras.Sequential:
+    """Two hidden layers."""
+    return keras.Sequential(
+        [
+            keras.Input((inputs,)),
+            keras.layers.Dense(width, activation="relu", name="one"),
+            keras.layers.Dense(width, activation="relu", name="two"),
+            keras.layers.Dense(10),
+        ]
+    )
+
+
+def cnn(channels: int = 32) -> keras.Sequential:
+    """Two convolutions on 28 x 28 pixels."""
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Conv2D(channels, 3, activation="relu", name="one"),
+            keras.layers.MaxPooling2D(2),
+            keras.layers.Conv2D(2 * channels, 3, activation="relu", name="two"),
+            keras.layers.MaxPooling2D(2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+
+
+def compiled(model: keras.Model) -> keras.Model:
+    """The model, ready to train."""
+    model.compile(
+        "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    return model
+
+
+def batch_of(model: keras.Model, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random inputs and labels."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, *model.input_shape[1:])).astype("float32")
+    return x, rng.integers(0, 10, rows)

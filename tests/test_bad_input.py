@@ -1,0 +1,262 @@
+"""Bad input gets a clear error, and changes nothing.
+
+The table of docs/errors.md is this list; see `TABLE`.
+"""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_apoptosis as ka
+
+
+def network(outputs=2):
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4, activation="relu", name="one"),
+            layers.Dense(outputs, name="out"),
+        ]
+    )
+    model.compile("adam", "mse")
+    return model
+
+
+def fit(callback, model=None, prepare=None):
+    model = model or network()
+    if prepare is not None:
+        prepare(model)
+    x = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+    model.fit(x, x[:, :2], epochs=4, verbose=0, callbacks=[callback()])
+
+
+def poisoned(model):
+    kernel = np.array(model.get_layer("one").get_weights()[0])
+    kernel[0, 0] = np.nan
+    model.get_layer("one").kernel.assign(kernel)
+
+
+def unbuilt():
+    return keras.Sequential([layers.Dense(4), layers.Dense(2)])
+
+
+class Subclassed(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+def only_frozen():
+    return keras.Sequential([keras.Input((3,)), layers.Dense(2, name="out")])
+
+
+X = np.zeros((16, 3), "float32")
+ONE = ka.Removal({"one": [0]})
+NEURONS = ka.callbacks.NeuronApoptosis
+
+# What was tried: (what is done with a model, part of the error's text).
+TABLE = {
+    "unknown group": (
+        lambda m: ka.shrink(m, ka.Removal({"two": [0]})),
+        "no unit group 'two'. Its groups: one, out",
+    ),
+    "output layer": (
+        lambda m: ka.shrink(m, ka.Removal({"out": [0]})),
+        "'out' cannot leave: they are an output of the model",
+    ),
+    "index out of range": (
+        lambda m: ka.shrink(m, ka.Removal({"one": [4]})),
+        "has 4 units. Received: an index of 4",
+    ),
+    "negative index": (
+        lambda m: ka.shrink(m, ka.Removal({"one": [-1]})),
+        "to count from 0. Received: [-1]",
+    ),
+    "index twice": (
+        lambda m: ka.shrink(m, ka.Removal({"one": [1, 1]})),
+        "every removed unit of group 'one' once. Received: [1, 1]",
+    ),
+    "no integers": (
+        lambda m: ka.shrink(m, ka.Removal({"one": [0.5]})),
+        "as a list of integers. Received: [0.5]",
+    ),
+    "mask for indices": (
+        lambda m: ka.shrink(m, ka.Removal({"one": [True, False]})),
+        "as a list of integers",
+    ),
+    "all units": (
+        lambda m: ka.shrink(m, ka.Removal({"one": range(4)})),
+        "would be left without units",
+    ),
+    "list for a removal": (
+        lambda m: ka.shrink(m, [0, 1]),
+        "Expected a `ka.Removal`. Received: removal=[0, 1]",
+    ),
+    "list in a removal": (
+        lambda m: ka.Removal([0, 1]),
+        "a dictionary from group names to indices. Received: removed=[0, 1]",
+    ),
+    "mixing of a wrong shape": (
+        lambda m: ka.shrink(
+            m,
+            ka.Removal(
+                {"one": [0]}, {"one": ka.Replacement(mixing=[[1.0, 2.0]])}
+            ),
+        ),
+        "`mixing` of group 'one' to have shape (1, 3). Received: shape (1, 2)",
+    ),
+    "constants of a wrong number": (
+        lambda m: ka.Removal(
+            {"one": [0]}, {"one": ka.Replacement([1.0, 2.0])}
+        ),
+        "1 rows, one for each removed unit. Received: constant of shape (2,)",
+    ),
+    "replacement that is not finite": (
+        lambda m: ka.Removal({"one": [0]}, {"one": ka.Replacement([np.nan])}),
+        "`constant` of group 'one' to be finite. Received",
+    ),
+    "replacement of nothing": (
+        lambda m: ka.Removal({}, {"one": ka.Replacement([1.0])}),
+        "group 'one', from which nothing is removed",
+    ),
+    "replacement at an unknown point": (
+        lambda m: ka.shrink(
+            m, ka.Removal({"one": [0]}, {"one": {"out": ka.Replacement()}})
+        ),
+        "is not judged at 'out' but at: one",
+    ),
+    "unbuilt model": (
+        lambda m: ka.shrink(unbuilt(), ONE),
+        "Build it first",
+    ),
+    "subclassed model": (
+        lambda m: ka.unit_groups(Subclassed()),
+        "Only Sequential and Functional models record their graph",
+    ),
+    "no model": (
+        lambda m: ka.rebuild("model", ONE),
+        "Expected a `keras.Model`. Received: model=model",
+    ),
+    "unknown level": (
+        lambda m: NEURONS("extreme", data=X),
+        "Received: level=extreme",
+    ),
+    "unknown metric": (
+        lambda m: NEURONS(metric="distance"),
+        "'reconstruction' or 'weights'. Received: metric=distance",
+    ),
+    "factor of 1": (
+        lambda m: NEURONS(metric="weights", factor=1.0),
+        "above 1 and below inf, or a schedule. Received: factor=1.0",
+    ),
+    "tolerance above 1": (
+        lambda m: NEURONS(data=X, tolerance=2),
+        "Received: tolerance=2",
+    ),
+    "factor for reconstruction": (
+        lambda m: NEURONS(data=X, factor=1.75),
+        "belong to `metric='weights'`",
+    ),
+    "tolerance for weights": (
+        lambda m: NEURONS(metric="weights", tolerance=0.05),
+        "belongs to `metric='reconstruction'`",
+    ),
+    "unknown synapses": (
+        lambda m: NEURONS(metric="weights", synapses="both"),
+        "Received: synapses=both",
+    ),
+    "no data": (
+        lambda m: NEURONS("normal"),
+        "callbacks do not see the data of `fit`. Pass some, as",
+    ),
+    "min_units of 0": (
+        lambda m: NEURONS(data=X, min_units=0),
+        "Received: min_units=0",
+    ),
+    "round_to of 2.5": (
+        lambda m: NEURONS(data=X, round_to=2.5),
+        "Received: round_to=2.5",
+    ),
+    "min_gain of 1": (
+        lambda m: NEURONS(data=X, min_gain=1.0),
+        "Received: min_gain=1.0",
+    ),
+    "unknown layer": (
+        lambda m: fit(lambda: NEURONS(data=X, layers=["three"]), m),
+        "one, out. Received: 'three'",
+    ),
+    "nothing that may leave": (
+        lambda m: fit(lambda: NEURONS(data=X), _compiled(only_frozen())),
+        "has no units that may leave",
+    ),
+    "weights that are not finite": (
+        lambda m: fit(lambda: NEURONS(metric="weights"), prepare=poisoned),
+        "Weights of layer 'one' are not finite",
+    ),
+    "activations that are not finite": (
+        lambda m: fit(lambda: NEURONS(data=X), prepare=poisoned),
+        "finite",
+    ),
+    "data that is used up": (
+        lambda m: fit(lambda: NEURONS(data=iter([X]), min_gain=0), m),
+        "Received",
+    ),
+    "data of another shape": (
+        lambda m: fit(lambda: NEURONS(data=np.zeros((8, 5))), network()),
+        "",
+    ),
+    "statistics at an unknown place": (
+        lambda m: ka.unit_statistics(m, X, at="middle"),
+        "'pre' or 'post'. Received: at='middle'",
+    ),
+}
+
+
+def _compiled(model):
+    model.compile("adam", "mse")
+    return model
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_bad_input(case):
+    act, message = TABLE[case]
+    model = network()
+    config, before = model.get_config(), model.get_weights()
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        act(model)
+    assert message in str(caught.value)
+    if case not in ("data that is used up",):  # It trains until then.
+        assert model.get_config() == config
+        for one, other in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert isinstance(caught.value, ValueError) or not message
+
+
+def test_an_uncompiled_model_shrinks_too():
+    """It needs no optimizer, so this is no error."""
+    model = only_frozen()
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(4, name="one"), layers.Dense(2)]
+    )
+    ka.shrink(model, ONE)
+    assert model.get_layer("one").units == 3
+
+
+def test_an_empty_removal_changes_nothing():
+    model = network()
+    before = model.get_weights()
+    report = ka.shrink(model, ka.Removal({"one": []}))
+    assert report.groups == ()
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_removals_are_compared_by_what_they_hold():
+    one = ka.Removal({"a": [2, 0]}, {"a": ka.Replacement([1.0, 2.0])})
+    same = ka.Removal({"a": [0, 2]}, {"a": ka.Replacement([2.0, 1.0])})
+    other = ka.Removal({"a": [0, 2]}, {"a": ka.Replacement([1.0, 2.0])})
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one.digest() == same.digest()
+    assert one != other
+    assert ops.shape(one["a"]) == (2,)
