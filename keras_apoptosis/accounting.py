@@ -7,7 +7,8 @@ import math
 import keras
 
 from keras_apoptosis.graph import Graph, read
-from keras_apoptosis.graph.rules import Contraction, channel_axis, rule_of
+from keras_apoptosis.graph.kinds import Contraction, channel_axis
+from keras_apoptosis.graph.rules import rule_of
 
 
 def parameters(model: keras.Model) -> int:

@@ -155,6 +155,11 @@ def slots_of(
     return found
 
 
+def weights_of(optimizer: keras.Optimizer) -> list[keras.Variable]:
+    """The model's variables that an optimizer was built with, in order."""
+    return list(optimizer._trainable_variables)
+
+
 def reindex(optimizer: keras.Optimizer) -> None:
     """Lets an optimizer find its variables again after they changed.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
@@ -18,6 +19,7 @@ from keras_apoptosis.criteria.proposal import Proposal
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.report import Report
 from keras_apoptosis.schedules import Constant, Logarithmic
+from keras_apoptosis.statistics import batches
 from keras_apoptosis.surgery import Removal, shrink
 from keras_apoptosis.surgery.plan import parameters_after
 
@@ -48,9 +50,10 @@ class NeuronApoptosis(ScheduledSurgery):
             `"normal"`, `"aggressive"` or `"very_aggressive"`.
         metric: `"reconstruction"` or `"weights"`.
         data: Training sample for `"reconstruction"`: arrays, a
-            `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterable of
-            batches that can be read again and again. Callbacks do not see
-            the data of `fit`, so it has to be given; 4,000 samples will do.
+            `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader` or a
+            generator of batches (of which `samples` are kept). Callbacks do
+            not see the data of `fit`, so it has to be given; 4,000 samples
+            will do.
         factor: Instead of a level, for `"weights"`: float > 1, or a schedule
             such as `ka.schedules.LinearDegree(2.0, 1.5)`.
         tolerance: Instead of a level, for `"reconstruction"`: float between
@@ -173,7 +176,12 @@ class NeuronApoptosis(ScheduledSurgery):
                 "tolerance", tolerance, LEVELS[level].tolerance, 0.0, 1.0
             )
             self.criterion = Reconstruction(
-                data, samples, batch_size, min_units, round_to, seed
+                _lasting(data, samples),
+                samples,
+                batch_size,
+                min_units,
+                round_to,
+                seed,
             )
         else:
             if tolerance is not None:
@@ -244,6 +252,16 @@ class NeuronApoptosis(ScheduledSurgery):
             parameters_after=reports[-1].parameters_after,
             notes=tuple(n for report in reports for n in report.notes),
         )
+
+
+def _lasting(data: Any, samples: int) -> Any:
+    """What every event can read again: of an iterator, its samples."""
+    if not isinstance(data, Iterator):
+        return data
+    parts = list(batches(data, limit=samples))
+    return keras.tree.map_structure(
+        lambda *arrays: np.concatenate(arrays), *parts
+    )
 
 
 def _removal(analysis: Analysis, proposals: dict[int, Proposal]) -> Removal:

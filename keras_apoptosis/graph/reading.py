@@ -208,7 +208,7 @@ def models_of(model: keras.Model) -> Iterator[keras.Model]:
     """The model and all models nested in it, each once."""
     inside = (
         layer
-        for layer in model._flatten_layers()
+        for layer in layers_inside(model)
         if isinstance(layer, keras.Model)
     )
     seen: set[int] = set()
@@ -219,6 +219,18 @@ def models_of(model: keras.Model) -> Iterator[keras.Model]:
             function = as_function(each)
             if function is not None and function is not each:
                 yield function
+
+
+def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
+    """A layer or model and all layers in it, however deep."""
+    return list(layer._flatten_layers())
+
+
+def direct_layers(model: keras.Model) -> list[keras.Layer]:
+    """The layers of a model's config, input layers included."""
+    if isinstance(model, keras.Sequential):
+        return model._layers
+    return model.layers
 
 
 def _ordered_nodes(function) -> Iterator[Any]:

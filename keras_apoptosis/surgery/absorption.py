@@ -9,7 +9,7 @@ from keras import layers, ops
 
 from keras_apoptosis.graph import Analysis, Graph, Observation, Step
 from keras_apoptosis.graph.activations import is_linear
-from keras_apoptosis.graph.rules import channel_axis
+from keras_apoptosis.graph.kinds import channel_axis
 from keras_apoptosis.graph.trace import Consumer
 
 # Layers between observation and consumer that add zeros around a constant.

@@ -9,7 +9,11 @@ import keras
 from keras import ops
 
 from keras_apoptosis.graph import Graph, read
-from keras_apoptosis.graph.reading import models_of
+from keras_apoptosis.graph.reading import (
+    direct_layers,
+    layers_inside,
+    models_of,
+)
 from keras_apoptosis.surgery.plan import Plan
 
 
@@ -38,9 +42,8 @@ def _copy_weights(old: keras.Layer, new: keras.Layer, plan: Plan) -> None:
         if value is None:
             value = ops.convert_to_numpy(before.value)
         after.assign(value)
-    for before, after in zip(
-        old._flatten_layers(), new._flatten_layers(), strict=True
-    ):
+    after_layers = layers_inside(new)
+    for before, after in zip(layers_inside(old), after_layers, strict=True):
         after.trainable = before.trainable
 
 
@@ -50,7 +53,7 @@ def _resized(
     sizes: Mapping[int, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """The config of a model with the new sizes of its layers."""
-    by_name = {layer.name: layer for layer in _direct_layers(model)}
+    by_name = {layer.name: layer for layer in direct_layers(model)}
     entries = []
     for entry in config["layers"]:
         layer = by_name.get(entry["config"].get("name"))
@@ -63,10 +66,3 @@ def _resized(
             entry = {**kept, "config": inner}
         entries.append(entry)
     return {**config, "layers": entries}
-
-
-def _direct_layers(model: keras.Model) -> list[keras.Layer]:
-    """The layers of a model's config, input layers included."""
-    if isinstance(model, keras.Sequential):
-        return model._layers
-    return model.layers

@@ -76,7 +76,7 @@ def check(analysis: Analysis, removal: Removal) -> None:
             if point not in points:
                 raise ValueError(
                     f"Group '{name}' is not judged at '{point}' but at: "
-                    f"{', '.join(sorted(points))}"
+                    f"{', '.join(sorted(points))}. Received: '{point}'"
                 )
         stays = group.size - gone.size
         for point in points:

@@ -90,7 +90,7 @@ def _new_slots(
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
         return []
-    weights = optimizer._trainable_variables
+    weights = keras_state.weights_of(optimizer)
     found = []
     for slot, axes in keras_state.slots_of(optimizer, weights):
         value, cut = None, False
