@@ -193,14 +193,14 @@ def hand_over(model: keras.Model) -> None:
     """
     if not getattr(model, "_jax_state", None):
         return
-    variables = {
-        "trainable_variables": model.trainable_variables,
-        "non_trainable_variables": model.non_trainable_variables,
-        "optimizer_variables": model.optimizer.variables,
-        "metrics_variables": model.metrics_variables,
+    owners = {
+        "trainable_variables": (model, "trainable_variables"),
+        "non_trainable_variables": (model, "non_trainable_variables"),
+        "optimizer_variables": (model.optimizer, "variables"),
+        "metrics_variables": (model, "metrics_variables"),
     }
     model._jax_state = {
-        name: [variable.value for variable in variables[name]]
+        name: [variable.value for variable in getattr(*owners[name])]
         for name in model._jax_state
     }
 

@@ -21,7 +21,14 @@ def resized_copy(model: keras.Model, graph: Graph, plan: Plan) -> keras.Model:
     """A new model as `plan` says, with the weights of `plan`."""
     classes = {type(layer) for layer in _layers(graph)}
     classes |= {type(each) for each in models_of(model)}
-    config = _resized(model, model.get_config(), plan.config)
+    config = model.get_config()
+    if "layers" not in config:
+        raise ValueError(
+            "Cannot rebuild a model whose class has a config of its own; "
+            "`ka.shrink` can change it in place. Received: a model of type "
+            f"{type(model).__name__}"
+        )
+    config = _resized(model, config, plan.config)
     with keras.saving.custom_object_scope(
         {each.__name__: each for each in classes}
     ):
