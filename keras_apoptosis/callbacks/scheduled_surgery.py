@@ -2,71 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_apoptosis.accounting import flops
+from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.progress import TrainingProgress
+from keras_apoptosis.callbacks.step_clock import StepClock
 from keras_apoptosis.graph import UnitGroup, analyse
 from keras_apoptosis.report import Report
-
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-    """What one event of a callback did.
-
-    Args:
-        epoch: Epoch in which it fired, counted from 0.
-        step: Step of that epoch after which it fired, counted from 1; 0 if
-            the epoch was over.
-        progress: Fraction of the training that was done.
-        degree: How aggressive it was.
-        units: For each group the number of units before and after.
-        parameters: Parameters before and after.
-        seconds: What the event took, without the retrace that follows.
-        residuals: For each group the root mean square of what the
-            replacement leaves unexplained, where it was measured.
-        skipped: Why nothing was removed; `""` where something was.
-        saving: Estimate of the seconds that the removal saves over the steps
-            left, less a retrace; `None` while that cannot be told.
-        notes: What could not be done exactly.
-    """
-
-    epoch: int
-    step: int
-    progress: float
-    degree: float
-    units: Mapping[str, tuple[int, int]]
-    parameters: tuple[int, int]
-    seconds: float
-    residuals: Mapping[str, float]
-    skipped: str = ""
-    saving: float | None = None
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        when = f"at {self.progress:.0%} of the training"
-        if self.skipped:
-            return f"{when}: nothing removed: {self.skipped}"
-        widths = ", ".join(
-            f"{name} {before}→{after}"
-            for name, (before, after) in self.units.items()
-            if before != after
-        )
-        before, after = self.parameters
-        text = (
-            f"{when}: {widths}; {before:,} → {after:,} parameters "
-            f"({before / after:.1f}x fewer), {self.seconds:.2f} s"
-        )
-        if self.saving is not None:
-            gain = "saves" if self.saving >= 0 else "costs"
-            text += f"; {gain} about {abs(self.saving):.0f} s until the end"
-        return text
 
 
 class ScheduledSurgery(keras.callbacks.Callback):
@@ -104,7 +52,7 @@ class ScheduledSurgery(keras.callbacks.Callback):
         self._progress = TrainingProgress(total_epochs)
         self._times: tuple[float, ...] = ()
         self._next = 0
-        self._clock = _StepClock()
+        self._clock = StepClock()
         self._begun = False
         self._logged: dict[str, float] = {}
 
@@ -161,7 +109,7 @@ class ScheduledSurgery(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self.groups()  # Complain before the training, not in its middle.
         self._progress.begin_fit(self.params)
-        self._clock = _StepClock()
+        self._clock = StepClock()
         self._begun = False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -172,8 +120,6 @@ class ScheduledSurgery(keras.callbacks.Callback):
             # What a resumed training has behind it is not made up for.
             done = self._progress.fraction
             self._next = int(np.searchsorted(self._times, done, "right"))
-            if done == 0:
-                self._next = 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._clock.start()
@@ -255,49 +201,11 @@ class ScheduledSurgery(keras.callbacks.Callback):
         self._logged[f"{name}_seconds"] = seconds
         if found.residuals:
             self._logged[f"{name}_residual"] = max(found.residuals.values())
-        loud = (
-            self.params.get("verbose", 1)
-            if self.verbose == "auto"
-            else (self.verbose)
-        )
+        loud = self.verbose
+        if loud == "auto":
+            loud = self.params.get("verbose", 1)
         if loud:
             print(f"\n{type(self).__name__} {found}", flush=True)
-
-
-class _StepClock:
-    """Times steps, to estimate whether a removal pays."""
-
-    def __init__(self):
-        self.steps: list[float] = []
-        self.first: float | None = None  # The step that traces.
-        self._traced = True
-        self._begin: float | None = None
-
-    def start(self) -> None:
-        self._begin = time.perf_counter()
-
-    def stop(self) -> None:
-        if self._begin is None:
-            return
-        seconds = time.perf_counter() - self._begin
-        if self._traced:
-            self.first = self.first or seconds
-            self._traced = False
-        elif len(self.steps) < 1000:
-            self.steps.append(seconds)
-
-    def retrace(self) -> None:
-        """The next step traces anew, and others take another time."""
-        self.steps, self._traced = [], True
-
-    def saving(self, share: float, left: int | None) -> float | None:
-        """Seconds that `share` less work saves over the steps left."""
-        if left is None or not self.steps or self.first is None:
-            return None
-        if not left:
-            return 0.0
-        step = float(np.median(self.steps))
-        return step * share * left - max(0.0, self.first - step)
 
 
 def _names(group: UnitGroup) -> set[str]:
