@@ -109,22 +109,22 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A plain-text table.
 
     Args:
-        header: Names of the columns; the first is aligned left.
+        header: Names of the columns. Columns of numbers are aligned right.
         rows: Cells, turned to text by `str`; integers get thousands commas.
 
     Returns:
         The table, without a newline at its end.
     """
+    cells = [
+        [f"{c:,}" if isinstance(c, (int, np.integer)) else str(c) for c in row]
+        for row in rows
+    ]
     grid = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for number, name in enumerate(header):
-        grid.add_column(name, justify="right" if number else "left")
-    for row in rows:
-        grid.add_row(
-            *(
-                f"{c:,}" if isinstance(c, (int, np.integer)) else str(c)
-                for c in row
-            )
-        )
+    for name, column in zip(header, zip(*cells, strict=True), strict=True):
+        numbers = all(c[:1] in "+-0123456789" for c in column)
+        grid.add_column(name, justify="right" if numbers else "left")
+    for row in cells:
+        grid.add_row(*row)
     text = io.StringIO()
     Console(file=text, width=200, color_system=None).print(grid)
     return "\n".join(
@@ -155,7 +155,7 @@ def report(model: keras.Model) -> str:
     ... ])
     >>> print(ka.report(model))
      group    units   parameters a unit   frozen because
-     ──────────────────────────────────────────────────────────────────────
+     ─────...
      hidden       8                   7
      logits       2                       they are an output of the model
     """
