@@ -53,7 +53,7 @@ def build(
     if regime == "small-weights":  # In which similar units come together.
         small = {
             "kernel_initializer": keras.initializers.RandomNormal(stddev=0.001),
-            "kernel_regularizer": keras.regularizers.L2(5e-4),
+            "kernel_regularizer": keras.regularizers.L2(1e-3),
         }
     if kind == "mlp":
         select = [ka.layers.FeatureSelection(name="inputs")] if inputs else []

@@ -3,6 +3,10 @@
 Each test fails if a later Keras keeps that state otherwise.
 """
 
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -188,21 +192,34 @@ def test_distribution_is_noticed():
 
 
 def test_tf_distribute_is_noticed():
+    """In a process of its own: TensorFlow fixes its devices at its start."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("tf.distribute is TensorFlow's")
-    import tensorflow as tf
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    try:
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-        )
-    except RuntimeError:
-        pytest.skip("TensorFlow runs already, so its devices are fixed")
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
-        model = model_of()
-    assert keras_state.distribution_of(model) is not None
+    script = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+import keras, keras_apoptosis as ka
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    model = keras.Sequential([
+        keras.Input((4,)),
+        keras.layers.Dense(3, name="one"),
+        keras.layers.Dense(2),
+    ])
+try:
+    ka.shrink(model, ka.Removal({"one": [0]}))
+except ValueError as error:
+    print("noticed:", error)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert "noticed: Removing units from a model that is" in found.stdout
 
 
 def test_graphs_are_recorded_by_depth():
