@@ -8,7 +8,7 @@ import keras_apoptosis as ka
 
 rows = []
 for name, build, size in (("MLP 2x512", mlp, 128), ("CNN 32, 64", cnn, 64)):
-    steps = 20
+    steps = 80
     shrunk = compiled(build())
     x, y = batch_of(shrunk, steps * size)
     full, smaller = fit_steps(compiled(build()), x, y, steps), None
@@ -35,4 +35,4 @@ for name, build, size in (("MLP 2x512", mlp, 128), ("CNN 32, 64", cnn, 64)):
         row(f"{name}, to a quarter", found["shrunk"], found["new"], 1.02)
     )
     rows.append(row("  beside the full one", found["shrunk"], found["full"], 1))
-show("20 training steps after shrinking, beside a new model", rows)
+show("80 training steps after shrinking, beside a new model", rows)

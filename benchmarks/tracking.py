@@ -8,7 +8,7 @@ import keras_apoptosis as ka
 
 rows = []
 for name, build, size in (("MLP 2x512", mlp, 128), ("CNN 32, 64", cnn, 64)):
-    steps = 20
+    steps = 80
     plain = compiled(build())
     works = {}
     x, y = batch_of(plain, steps * size)
@@ -21,4 +21,4 @@ for name, build, size in (("MLP 2x512", mlp, 128), ("CNN 32, 64", cnn, 64)):
     found = seconds(works)
     rows.append(row(f"{name}, nothing on", found["off"], found["plain"], 1.0))
     rows.append(row(f"{name}, tracking", found["on"], found["plain"], 1.05))
-show("20 training steps: Prunable beside plain layers", rows)
+show("80 training steps: Prunable beside plain layers", rows)

@@ -194,7 +194,7 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--dataset", default="mnist", help="digits, mnist, cifar10, higgs")
     add("--model", choices=("mlp", "cnn"), default="mlp")
-    add("--width", type=int, help="units of a hidden layer")
+    add("--width", type=int, default=1024, help="units of a hidden layer")
     add("--epochs", type=int)
     add("--batch-size", type=int)
     add("--seeds", type=int, default=1, help="how many, from 0")
@@ -227,7 +227,6 @@ def parse() -> argparse.Namespace:
     add("--verbose", type=int, default=2, help="as in `fit`")
     arguments = parser.parse_args()
     small = arguments.dataset == "digits"
-    arguments.width = arguments.width or (256 if small else 1024)
     arguments.epochs = arguments.epochs or (40 if small else 16)
     arguments.batch_size = arguments.batch_size or (32 if small else 128)
     return arguments
