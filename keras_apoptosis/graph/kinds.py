@@ -93,25 +93,18 @@ class Contraction(Rule):
         if why:
             call.freeze(why)
             call.freeze_labels(why, labels)
-        made = call.emit(
-            out_axis,
-            labels,
-            Produced(layer, self.kernel, self.unit_axis, self.bias),
-            tensor=(
-                call.step.outputs[0] if is_linear(layer.activation) else None
-            ),
-        )
-        if not is_linear(layer.activation):
-            homogeneous = is_homogeneous(layer.activation)
+        activation = getattr(layer, "activation", None)
+        produced = Produced(layer, self.kernel, self.unit_axis, self.bias)
+        key = call.step.outputs[0]
+        if is_linear(activation):
+            made = call.emit(out_axis, labels, produced, tensor=key)
+        else:
+            homogeneous = is_homogeneous(activation)
             if homogeneous is None:
-                call.freeze_labels(_odd(layer.activation), labels)
-            made = call.emit(
-                out_axis,
-                labels,
-                Function(bool(homogeneous)),
-                [made],
-                call.step.outputs[0],
-            )
+                call.freeze_labels(_odd(activation), labels)
+            before = call.emit(out_axis, labels, produced)
+            function = Function(bool(homogeneous))
+            made = call.emit(out_axis, labels, function, [before], key)
         call.put(made)
 
     def respond(self, layer: Any, inputs: Any, kernel: Any) -> Any:

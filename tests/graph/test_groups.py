@@ -197,6 +197,48 @@ def test_register_rule_lets_a_custom_layer_through():
         del ka.rules.RULES[Scale]
 
 
+def test_register_rule_makes_a_custom_layer_shrink():
+    class Linear(layers.Layer):
+        def __init__(self, units, **kwargs):
+            super().__init__(**kwargs)
+            self.units = units
+
+        def build(self, shape):
+            self.w = self.add_weight(shape=(shape[-1], self.units), name="w")
+
+        def call(self, inputs):
+            return inputs @ self.w
+
+        def get_config(self):
+            return {**super().get_config(), "units": self.units}
+
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            Linear(4, name="one"),
+            layers.ReLU(),
+            Linear(2, name="two"),
+        ]
+    )
+    rule = ka.rules.Contraction(
+        unit_axis=1, input_axis=0, size="units", kernel="w"
+    )
+    ka.register_rule(Linear, rule)
+    try:
+        x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+        one, two = (np.array(w) for w in model.get_weights())
+        small = ka.rebuild(model, ka.Removal({"one": [2]}))
+        ka.shrink(model, ka.Removal({"one": [2]}))
+    finally:
+        del ka.rules.RULES[Linear]
+    stays = [0, 1, 3]
+    expected = np.maximum(x @ one[:, stays], 0) @ two[stays]
+    for each in (model, small):
+        found = each.predict(x, verbose=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert model.get_layer("one").units == 3
+
+
 @pytest.mark.parametrize(
     ("layer", "rule", "message"),
     [
