@@ -30,13 +30,8 @@ from keras_apoptosis.surgery import Replacement
 
 
 @dataclasses.dataclass(frozen=True)
-class IncomingSimilarity:
-    """Merges units whose incoming weights are nearly parallel.
-
-    Neuron apoptosis, section V: unit 2 goes into unit 1 if
-    `‖v₂ − α v₁‖ < ‖v₂‖ / factor`, with `α > 0` free for positively
-    homogeneous activations and 1 for others. Where a normalization lies
-    between, its scale and shift belong to `v`.
+class _Merging:
+    """What both rules share.
 
     Args:
         min_units: How many units every group keeps.
@@ -50,6 +45,20 @@ class IncomingSimilarity:
 
     def measure(self, analysis: Analysis, numbers: list[int]) -> None:
         """Weights say it all: nothing is measured."""
+
+
+class IncomingSimilarity(_Merging):
+    """Merges units whose incoming weights are nearly parallel.
+
+    Neuron apoptosis, section V: unit 2 goes into unit 1 if
+    `‖v₂ − α v₁‖ < ‖v₂‖ / factor`, with `α > 0` free for positively
+    homogeneous activations and 1 for others. Where a normalization lies
+    between, its scale and shift belong to `v`.
+
+    Args:
+        min_units: How many units every group keeps.
+        round_to: Of what the number of kept units is a multiple.
+    """
 
     def propose(
         self,
@@ -94,8 +103,7 @@ class IncomingSimilarity:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class OutgoingSimilarity:
+class OutgoingSimilarity(_Merging):
     """Merges sigmoid units whose outgoing weights are nearly parallel.
 
     Neuron apoptosis, proposition 1.2: if `w₂ ≈ α w₁`, the pair becomes one
@@ -105,14 +113,6 @@ class OutgoingSimilarity:
         min_units: How many units every group keeps.
         round_to: Of what the number of kept units is a multiple.
     """
-
-    min_units: int = 1
-    round_to: int = 1
-
-    one_by_one: ClassVar[bool] = False
-
-    def measure(self, analysis: Analysis, numbers: list[int]) -> None:
-        """Weights say it all: nothing is measured."""
 
     def propose(
         self,

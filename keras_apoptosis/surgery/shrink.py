@@ -7,8 +7,9 @@ import keras
 from keras_apoptosis import keras_state
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.report import Report, report_of
+from keras_apoptosis.surgery.check import check
 from keras_apoptosis.surgery.configuration import resized_copy
-from keras_apoptosis.surgery.plan import Plan, check, make_plan
+from keras_apoptosis.surgery.plan import Plan, make_plan
 from keras_apoptosis.surgery.removal import Removal
 from keras_apoptosis.surgery.resize import resize
 

@@ -1,0 +1,62 @@
+"""What of a removal does not fit a model."""
+
+from __future__ import annotations
+
+from keras_apoptosis.graph import Analysis
+from keras_apoptosis.surgery.removal import Removal
+
+
+def check(analysis: Analysis, removal: Removal) -> None:
+    """Says what of a removal does not fit a model.
+
+    Raises:
+        ValueError: If a group does not exist, is frozen, has fewer units,
+            would be left empty, or a replacement does not fit it.
+    """
+    if not isinstance(removal, Removal):
+        raise ValueError(
+            f"Expected a `ka.Removal`. Received: removal={removal} "
+            f"(of type {type(removal)})"
+        )
+    groups = {group.name: group for group in analysis.groups}
+    for name in removal:
+        if name not in groups:
+            raise ValueError(
+                f"The model has no unit group '{name}'. Its groups: "
+                f"{', '.join(groups)}. Received: removal={removal}"
+            )
+        group, gone = groups[name], removal[name]
+        if not group.removable:
+            raise ValueError(
+                f"Units of group '{name}' cannot leave: {group.reason}. "
+                f"Received: removal={removal}"
+            )
+        if gone[-1] >= group.size:
+            raise ValueError(
+                f"Group '{name}' has {group.size} units. Received: an index "
+                f"of {gone[-1]}"
+            )
+        if gone.size == group.size:
+            raise ValueError(
+                f"Group '{name}' would be left without units. Keep at least "
+                f"one. Received: {gone.size} removed of {group.size}"
+            )
+        points = {each.name for each in group.observations}
+        for point in removal.points(name):
+            if point not in points:
+                raise ValueError(
+                    f"Group '{name}' is not judged at '{point}' but at: "
+                    f"{', '.join(sorted(points))}. Received: '{point}'"
+                )
+        stays = group.size - gone.size
+        for point in points:
+            given = removal.replacement(name, point).arrays()
+            for key, shape in (
+                ("mixing", (gone.size, stays)),
+                ("incoming", (stays, group.size)),
+            ):
+                if key in given and given[key].shape != shape:
+                    raise ValueError(
+                        f"Expected `{key}` of group '{name}' to have shape "
+                        f"{shape}. Received: shape {given[key].shape}"
+                    )

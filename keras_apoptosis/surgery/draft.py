@@ -1,0 +1,147 @@
+"""Weights on their way to what a removal makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_apoptosis.graph import Analysis, Observation, Step
+from keras_apoptosis.graph.trace import Consumer
+from keras_apoptosis.surgery.absorption import absorber_of, response_to
+from keras_apoptosis.surgery.removal import Removal, Replacement
+
+
+class Draft:
+    """Weights as they become, in double precision."""
+
+    def __init__(self, analysis: Analysis):
+        self.analysis = analysis
+        self.values: dict[int, np.ndarray] = {}
+        self.variables: dict[int, Any] = {}
+        self.notes: list[str] = []
+
+    def value(self, variable: Any) -> np.ndarray:
+        """The value of a weight so far."""
+        self.variables[id(variable)] = variable
+        if id(variable) not in self.values:
+            self.values[id(variable)] = ops.convert_to_numpy(variable.value)
+        return self.values[id(variable)]
+
+    def change(self, variable: Any) -> np.ndarray:
+        """The value of a weight so far, in double precision, to write in."""
+        value = self.value(variable).astype("float64")
+        self.values[id(variable)] = value
+        return value
+
+    def finished(self) -> dict[int, np.ndarray]:
+        return {
+            key: value.astype(
+                ops.convert_to_numpy(self.variables[key].value).dtype
+            )
+            for key, value in self.values.items()
+        }
+
+    def replace(self, number: int, removal: Removal) -> None:
+        """Lets consumers (and producers) absorb what replaces a group."""
+        group = self.analysis.groups[number]
+        gone = removal[group.name]
+        stay = np.setdiff1d(np.arange(group.size), gone)
+        for observation in group.observations:
+            given = removal.replacement(group.name, observation.name)
+            seen: set[int] = set()
+            for consumer, places in observation.consumers:
+                # Calls that share a weight share the replacement as well.
+                if id(consumer.kernel) not in seen:
+                    seen.add(id(consumer.kernel))
+                    self._absorb(
+                        observation, consumer, places, given, gone, stay
+                    )
+        incoming = given.arrays().get("incoming")
+        if incoming is not None:
+            self._average_incoming(number, incoming, stay)
+
+    def _absorb(
+        self,
+        observation: Observation,
+        consumer: Consumer,
+        places: np.ndarray,
+        given: Replacement,
+        gone: np.ndarray,
+        stay: np.ndarray,
+    ) -> None:
+        arrays = given.arrays()
+        constant = arrays.get("constant", np.zeros(gone.size))
+        mixing = arrays.get("mixing")
+        if constant.any():
+            full = np.zeros(gone.size + stay.size)
+            full[gone] = constant
+            self._absorb_constant(observation, consumer, places, full)
+        if mixing is not None and mixing.any():
+            mask = getattr(consumer.step.operation, "kernel_mask", None)
+            kernel = self.change(consumer.kernel)
+            if mask is not None:
+                kernel *= self.value(mask)
+            rows = np.moveaxis(kernel, consumer.axis, 0)
+            for place in places:  # One entry a position after `Flatten`.
+                gain = np.tensordot(mixing.T, rows[place[gone]], 1)
+                rows[place[stay]] += gain
+            if mask is not None:
+                # What a kept unit takes over would be lost behind the mask.
+                change = self.change(mask)
+                np.maximum(change, kernel != 0, out=change)
+
+    def _absorb_constant(
+        self,
+        observation: Observation,
+        consumer: Consumer,
+        places: np.ndarray,
+        constants: np.ndarray,
+    ) -> None:
+        kernel = self.value(consumer.kernel).astype("float64")
+        mask = getattr(consumer.step.operation, "kernel_mask", None)
+        if mask is not None:
+            kernel = kernel * self.value(mask)
+        shift, uneven = response_to(
+            constants, self.analysis, observation, consumer, places, kernel
+        )
+        name = consumer.step.path
+        if uneven:
+            self.notes.append(
+                f"'{name}' sees the replaced constant unevenly at its "
+                f"borders: it is exact on average, off by {uneven:.3g} RMS"
+            )
+        absorber = absorber_of(self.analysis.graph, consumer.step)
+        if absorber is None:
+            self.notes.append(
+                f"'{name}' has no bias that could take the constant part of "
+                f"the replacement: dropped, {np.sqrt(np.mean(shift**2)):.3g} "
+                "RMS of its output"
+            )
+        for variable, sign in absorber or ():
+            self.change(variable)[...] += sign * shift
+
+    def _average_incoming(
+        self, number: int, incoming: np.ndarray, stay: np.ndarray
+    ) -> None:
+        analysis = self.analysis
+        for step in _producers(analysis, number):
+            for variable in step.operation.trainable_weights:
+                for axis, labels in analysis.trace.axes.get(
+                    id(variable), {}
+                ).items():
+                    if analysis.member(labels, number).any():
+                        rows = np.moveaxis(self.change(variable), axis, 0)
+                        place = analysis.positions(labels, number)[0]
+                        rows[place[stay]] = np.tensordot(
+                            incoming, rows[place], 1
+                        )
+
+
+def _producers(analysis: Analysis, number: int) -> list[Step]:
+    return [
+        block.step
+        for block in analysis.trace.blocks
+        if analysis.group_of[block.start] == number
+    ]
