@@ -1,4 +1,4 @@
-"""Parameters and FLOPs: what the papers' tables count."""
+"""FLOPs, as the papers' tables count them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,9 @@ import math
 
 import keras
 
-from keras_apoptosis.graph import Graph, read
+from keras_apoptosis.graph import read
 from keras_apoptosis.graph.kinds import Contraction, channel_axis
 from keras_apoptosis.graph.rules import rule_of
-
-
-def parameters(model: keras.Model) -> int:
-    """Counts the weights of a model, trainable or not.
-
-    Args:
-        model: A built model.
-
-    Returns:
-        The number of parameters, as `model.count_params()`.
-    """
-    return model.count_params()
 
 
 def flops(model: keras.Model) -> int:
@@ -49,11 +37,7 @@ def flops(model: keras.Model) -> int:
     >>> ka.flops(model)
     96
     """
-    return flops_of(read(model))
-
-
-def flops_of(graph: Graph) -> int:
-    """The same for a model that is already read."""
+    graph = read(model)
     total = 0
     for step in graph.steps:
         rule = rule_of(step)

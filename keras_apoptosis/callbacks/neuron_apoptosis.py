@@ -43,7 +43,7 @@ class NeuronApoptosis(ScheduledSurgery):
       weights are nearly parallel: `‖v₂ − α v₁‖ < ‖v₂‖ / factor`. With usual
       initial weights next to nothing is, as weights of standard deviation
       0.05 drown what training adds; it wants small initial weights (a
-      standard deviation of 0.001) and L2 regularization (5e-4).
+      standard deviation of 0.001) and L2 regularization (1e-3).
 
     Args:
         level: How aggressive: `"very_conservative"`, `"conservative"`,
@@ -216,7 +216,7 @@ class NeuronApoptosis(ScheduledSurgery):
                 f"it would remove {gain:.1%} of the parameters, less than "
                 f"min_gain={self.min_gain:.0%}"
             )
-        return self._carry_out(draft), ""
+        return self._carry_out(analysis, draft), ""
 
     def _draft(
         self, analysis: Analysis, numbers: list[int], degree: float
@@ -235,8 +235,9 @@ class NeuronApoptosis(ScheduledSurgery):
                 reasons.append(f"'{name}': {proposal.reason}")
         return found, reasons
 
-    def _carry_out(self, draft: dict[int, Proposal]) -> Report:
-        analysis = analyse(self.model)
+    def _carry_out(
+        self, analysis: Analysis, draft: dict[int, Proposal]
+    ) -> Report:
         if not self.criterion.one_by_one:
             return shrink(self.model, _removal(analysis, draft))
         reports: list[Report] = []

@@ -164,7 +164,7 @@ def _why_not(
     return (
         f"the closest {side} weights differ by {closest} of their length, and "
         f"below {1 / factor:.2f} is needed; small initial weights (standard "
-        "deviation 0.001) with L2 regularization (5e-4) bring them together"
+        "deviation 0.001) with L2 regularization (1e-3) bring them together"
     )
 
 
