@@ -1,6 +1,12 @@
 """Remove neurons while a Keras model trains."""
 
-from keras_apoptosis import callbacks, layers, schedules, statistics
+from keras_apoptosis import (
+    accounting,
+    callbacks,
+    layers,
+    schedules,
+    statistics,
+)
 from keras_apoptosis.accounting import flops
 from keras_apoptosis.conversion import make_prunable, strip
 from keras_apoptosis.graph import UnitGroup, register_rule, rules, unit_groups
@@ -13,6 +19,7 @@ __all__ = [
     "Replacement",
     "Report",
     "UnitGroup",
+    "accounting",
     "callbacks",
     "flops",
     "layers",

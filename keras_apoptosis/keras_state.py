@@ -72,29 +72,69 @@ def built_with(shapes: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def pristine(
-    layer: keras.Layer, config: Mapping[str, Any], shapes: Any
+    layer: keras.Layer, changes: Mapping[tuple, Any], shapes: Any
 ) -> tuple[keras.Layer, list[tuple]]:
     """A new layer of the same class, built but without values.
 
     Args:
         layer: The layer to take after.
-        config: Entries of its config to change.
+        changes: Entries of its config to change, by path.
         shapes: Arguments for `build`, or `None` where it was never called
             with any.
 
     Returns:
         The new layer and the shapes of its variables, in order.
     """
+    config = changed_config(layer.get_config(), changes)
+    if config.get("stateful"):  # Its states cannot be made without values.
+        config["stateful"] = False
     waiting = global_state.get_global_attribute("uninitialized_variables", [])
     before = list(waiting)
     with keras.StatelessScope(initialize_variables=False):
-        twin = type(layer).from_config({**layer.get_config(), **config})
+        twin = type(layer).from_config(config)
         if shapes is not None:
             twin.build(**shapes)
         found = [tuple(variable.shape) for variable in twin.variables]
     # Else Keras would give the twin's variables values at its next chance.
     global_state.set_global_attribute("uninitialized_variables", before)
     return twin, found
+
+
+def changed_config(
+    config: Mapping[str, Any], changes: Mapping[tuple, Any]
+) -> dict[str, Any]:
+    """A config with other entries, and without recorded build shapes.
+
+    Args:
+        config: The config; it is left as it is.
+        changes: New entries, by path: keys of dictionaries and indices of
+            lists.
+    """
+    config = _without_build_shapes(config)
+    for (first, *rest), value in changes.items():
+        config[first] = _changed(config[first], rest, value)
+    return config
+
+
+def function_attributes(
+    function: keras.Operation, changes: Mapping[tuple, Any]
+) -> dict[str, Any]:
+    """Attributes of a function of a graph (no layer) with other settings.
+
+    Keras records the arguments it was made with, apart from its attributes.
+
+    Args:
+        function: The operation.
+        changes: New values, by path: the attribute's name and indices.
+    """
+    new = {}
+    for (name, *rest), value in changes.items():
+        old = new.get(name, getattr(function, name))
+        new[name] = _changed(old, rest, value)
+    recorded = function._auto_config
+    if recorded is not None:
+        new["_auto_config"] = type(recorded)(**{**recorded.config, **new})
+    return new
 
 
 def plain_attributes(layer: keras.Layer) -> dict[str, Any]:
@@ -301,3 +341,26 @@ def _is_plain(value: Any) -> bool:
         value,
         (bool, int, float, str, np.ndarray, np.generic, keras.InputSpec),
     )
+
+
+def _without_build_shapes(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            key: _without_build_shapes(each)
+            for key, each in value.items()
+            if key != "build_config"
+        }
+    if isinstance(value, (list, tuple)):
+        return type(value)([_without_build_shapes(each) for each in value])
+    return value
+
+
+def _changed(value: Any, path: Sequence[Any], new: Any) -> Any:
+    if not path:
+        return new
+    first, *rest = path
+    if isinstance(value, Mapping):
+        return {**value, first: _changed(value[first], rest, new)}
+    parts = list(value)
+    parts[first] = _changed(parts[first], rest, new)
+    return type(value)(parts)

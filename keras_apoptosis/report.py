@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -154,25 +155,36 @@ def report(model: keras.Model) -> str:
     ...     keras.layers.Dense(2, name="logits"),
     ... ])
     >>> print(ka.report(model))
-     group    units   parameters a unit   frozen because
+     group    units   parameters a unit   FLOPs a unit   frozen because
      ─────...
-     hidden       8                   7
-     logits       2                       they are an output of the model
+     hidden       8                   7             12
+     logits       2                                      they are an output...
     """
     from keras_apoptosis.graph import analyse
     from keras_apoptosis.surgery import Removal
-    from keras_apoptosis.surgery.plan import parameters_after
+    from keras_apoptosis.surgery.plan import parameters_after, work_after
 
     analysis = analyse(model)
-    whole = model.count_params()
+    nothing = Removal({})
+    parameters = parameters_after(analysis, nothing)
+    work = work_after(analysis, nothing)
     rows = []
     for group in analysis.groups:
-        saved: Any = ""
+        weights: Any = ""
+        flops: Any = ""
         if group.removable and group.size > 1:
             removal = Removal({group.name: [group.size - 1]})
-            saved = whole - parameters_after(analysis, removal)
-        rows.append((group.name, group.size, saved, group.reason))
-    header = ("group", "units", "parameters a unit", "frozen because")
+            weights = parameters - parameters_after(analysis, removal)
+            saved = 2 * (work - work_after(analysis, removal))
+            flops = "unknown" if math.isnan(saved) else int(saved)
+        rows.append((group.name, group.size, weights, flops, group.reason))
+    header = (
+        "group",
+        "units",
+        "parameters a unit",
+        "FLOPs a unit",
+        "frozen because",
+    )
     return table(header, rows)
 
 

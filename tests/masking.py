@@ -1,95 +1,123 @@
 """The reference for surgery: the full model with activations replaced.
 
-It is worked out by another route than surgery: a clone of the model, made by
-Keras, in which a layer after each observation point replaces activations.
+It is worked out by another route than surgery: the full graph is run step by
+step with its own weights, and activations are replaced on the way. Only what
+is read inside a layer, where no tensor can be reached, is replaced by setting
+to zero the weights that read it.
 """
 
 from __future__ import annotations
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from keras_apoptosis.graph import analyse
 
 
-class Replace(layers.Layer):
-    """Replaces activations along an axis: `x @ matrix + constant`."""
-
-    def __init__(self, axis, matrix, constant):
-        super().__init__()
-        self.axis, self.matrix, self.constant = axis, matrix, constant
-
-    def call(self, inputs):
-        values = ops.moveaxis(inputs, self.axis, -1)
-        values = ops.matmul(values, ops.cast(self.matrix, values.dtype))
-        values = values + ops.cast(self.constant, values.dtype)
-        return ops.moveaxis(values, -1, self.axis)
-
-
-def masked_model(model: keras.Model, removal) -> keras.Model:
-    """The full model with the removed units' activations replaced."""
+def masked_outputs(model, removal, inputs):
+    """Outputs of the full model with the removed units' values replaced."""
     analysis = analyse(model)
-    by_layer: dict[str, tuple] = {}
+    replaced: dict[tuple[int, int], tuple] = {}
+    weights: dict[int, tuple] = {}
+
+    def replacement(source):
+        units = source.units
+        size = units.labels.size
+        return replaced.setdefault(
+            (source.tensor, units.axis), (np.eye(size), np.zeros(size))
+        )
+
     for number, group in enumerate(analysis.groups):
         if group.name not in removal:
             continue
         gone = removal[group.name]
         stay = np.setdiff1d(np.arange(group.size), gone)
+        points = {}
         for point in group.observations:
             given = removal.replacement(group.name, point.name).arrays()
-            for source in point.sources:
-                units = analysis.trace.sources[source].units
-                name = analysis.trace.sources[source].path.split("/")[-1]
-                size = units.labels.size
-                _axis, matrix, constant = by_layer.setdefault(
-                    name, (units.axis, np.eye(size), np.zeros(size))
-                )
-                for place in analysis.positions(units.labels, number):
+            points.update(dict.fromkeys(point.sources, given))
+        for consumer in analysis.trace.consumers:
+            units = consumer.units
+            mine = analysis.member(units.labels, number)
+            for index in np.unique(units.sources[mine]):
+                source = analysis.trace.sources[index]
+                if source.tensor is None or source.within is not None:
+                    continue
+                matrix, constant = replacement(source)
+                # A layer without weights takes removed units as zero.
+                given = points.get(index, {})
+                for place in analysis.positions(source.units.labels, number):
                     matrix[:, place[gone]] = 0
+                    constant[place[gone]] = given.get("constant", 0)
                     if "mixing" in given:
-                        matrix[np.ix_(place[stay], place[gone])] = given[
-                            "mixing"
-                        ].T
-                    if "constant" in given:
-                        constant[place[gone]] = given["constant"]
+                        where = np.ix_(place[stay], place[gone])
+                        matrix[where] = given["mixing"].T
+            if mine.any() and _inside(analysis, consumer):
+                _zero(weights, analysis, consumer, number, gone)
 
-    def call(layer, *args, **kwargs):
-        outputs = layer(*args, **kwargs)
-        # Observation points are never in front of a further point by the
-        # same values, so each replacement is seen by its consumers alone.
-        if layer.name in by_layer:
-            outputs = Replace(*by_layer[layer.name])(outputs)
-        return outputs
+    mapping = [
+        (variable, ops.convert_to_tensor(value, variable.dtype))
+        for variable, value in weights.values()
+    ]
+    graph = analysis.graph
+    flat = [ops.convert_to_tensor(each) for each in keras.tree.flatten(inputs)]
+    values = dict(zip(graph.inputs, flat, strict=True))
+    with keras.StatelessScope(mapping):
+        for step in graph.steps:
+            values.update(zip(step.outputs, step.run(values), strict=True))
+            for (key, axis), (matrix, constant) in replaced.items():
+                if key in step.outputs:
+                    values[key] = _replace(values[key], axis, matrix, constant)
+        return [ops.convert_to_numpy(values[key]) for key in graph.outputs]
 
-    def clone_of(layer):
-        if not isinstance(layer, keras.Model):
-            return type(layer).from_config(layer.get_config())
-        if isinstance(layer, keras.Sequential):
-            # Keras' `call_function` does not reach into Sequential models.
-            outputs = x = keras.Input(batch_shape=layer.input_shape)
-            for each in layer.layers:
-                outputs = each(outputs)
-            layer = keras.Model(x, outputs, name=layer.name)
-        return keras.models.clone_model(
-            layer, call_function=call, clone_function=clone_of
+
+def reachable(analysis, point):
+    """Whether values at a point can be replaced by others than zero here."""
+    alone = {
+        int(source)
+        for consumer in analysis.trace.consumers
+        if consumer.kernel is None
+        for source in consumer.units.sources
+    }
+    if not point.combines:
+        return False
+    return not alone.intersection(point.sources) and not any(
+        _inside(analysis, consumer) for consumer, _ in point.consumers
+    )
+
+
+def _replace(value, axis, matrix, constant):
+    moved = ops.cast(ops.moveaxis(value, axis, -1), "float32")
+    moved = ops.matmul(moved, ops.cast(matrix, "float32"))
+    moved = moved + ops.cast(constant, "float32")
+    return ops.cast(ops.moveaxis(moved, -1, axis), value.dtype)
+
+
+def _inside(analysis, consumer):
+    """Whether a consumer reads values that are no tensor of the graph."""
+    if consumer.kernel is None:
+        return analysis.trace.sources[consumer.units.sources[0]].tensor is None
+    recurrent = "recurrent_kernel" in consumer.kernel.path
+    source = analysis.trace.sources[consumer.units.sources[0]]
+    return recurrent or source.tensor is None or source.within is not None
+
+
+def _zero(weights, analysis, consumer, number, gone):
+    if consumer.kernel is None:  # The products of queries and keys.
+        dense = consumer.layer._query_dense
+        cut = [(dense._kernel, 2), (dense.bias, 1)]
+    else:
+        cut = [(consumer.kernel, consumer.axis)]
+    for variable, axis in cut:
+        if variable is None:
+            continue
+        _, value = weights.setdefault(
+            id(variable), (variable, ops.convert_to_numpy(variable).copy())
         )
-
-    clone = clone_of(model)
-    _copy_weights(model, clone)
-    return clone
-
-
-def _copy_weights(model, clone):
-    values = {}
-    for layer in model._flatten_layers():
-        values.setdefault(layer.name, layer)
-    for layer in clone._flatten_layers():
-        if layer.name in values and not isinstance(layer, keras.Model):
-            for new, old in zip(
-                layer.variables, values[layer.name].variables, strict=True
-            ):
-                new.assign(ops.convert_to_numpy(old))
+        rows = np.moveaxis(value, axis, 0)
+        for place in analysis.positions(consumer.units.labels, number):
+            rows[place[gone]] = 0
 
 
 def outputs_of(model, inputs):

@@ -44,7 +44,7 @@ def test_flops_need_sizes():
     model = keras.Sequential(
         [keras.Input((None, None, 3)), layers.Conv2D(4, 3, name="one")]
     )
-    with pytest.raises(ValueError, match="layer 'one', whose output has an"):
+    with pytest.raises(ValueError, match="layer 'one', which works on"):
         ka.flops(model)
 
 

@@ -7,13 +7,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_apoptosis.criteria.proposal import Proposal, nothing, outgoing
+from keras_apoptosis.criteria.proposal import (
+    Proposal,
+    irreplaceable,
+    nothing,
+    outgoing,
+)
 from keras_apoptosis.criteria.reconstruction import choose_units, refit
 from keras_apoptosis.graph import Analysis, Observation
 from keras_apoptosis.statistics.moments import Moments
 from keras_apoptosis.statistics.probe import collect, post_points
 from keras_apoptosis.surgery import Replacement
-from keras_apoptosis.surgery.absorption import absorber_of
+from keras_apoptosis.surgery.absorption import takes_constants
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +70,9 @@ class Reconstruction:
     ) -> Proposal:
         """What may go of one group."""
         group = analysis.groups[number]
+        why = irreplaceable(group, measured=True)
+        if why:
+            return nothing(why)
         choice = choose_units(
             [
                 (
@@ -105,7 +113,7 @@ class Reconstruction:
                 measured[group.name][point.name].mean,
                 kept,
                 removed,
-                centre=_takes_constants(analysis, point),
+                centre=takes_constants(analysis.graph, point),
             )
             replacements[point.name] = Replacement(
                 constant=constant, mixing=mixing, residual=residual
@@ -118,13 +126,5 @@ def _gram(
 ) -> np.ndarray:
     """Second moments, around the mean where consumers take constants."""
     found = moments[point.name]
-    centred = _takes_constants(analysis, point)
+    centred = takes_constants(analysis.graph, point)
     return found.covariance if centred else found.second_moment
-
-
-def _takes_constants(analysis: Analysis, point: Observation) -> bool:
-    """Whether all consumers at a point can take the constant part."""
-    return all(
-        absorber_of(analysis.graph, consumer.step) is not None
-        for consumer, _ in point.consumers
-    )

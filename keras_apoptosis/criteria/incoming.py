@@ -63,7 +63,9 @@ def incoming(analysis: Analysis, number: int, source: int) -> Incoming:
             at the source.
     """
     here: Source = analysis.trace.sources[source]
-    places = analysis.positions(here.units.labels, number)[0]
+    places, *more = analysis.positions(here.units.labels, number)
+    if more:
+        raise NotComparable(f"'{here.path}' has each unit at several places")
     if isinstance(here.transfer, Produced):
         return _produced(here.transfer, places)
     if isinstance(here.transfer, Unknown) or not here.inputs:

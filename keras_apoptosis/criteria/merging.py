@@ -21,6 +21,7 @@ from keras_apoptosis.criteria.parallel import (
 )
 from keras_apoptosis.criteria.proposal import (
     Proposal,
+    irreplaceable,
     kept_count,
     nothing,
     outgoing,
@@ -69,6 +70,9 @@ class IncomingSimilarity(_Merging):
     ) -> Proposal:
         """What may go of one group."""
         group = analysis.groups[number]
+        why = irreplaceable(group)
+        if why:
+            return nothing(why)
         try:
             seen = {
                 each.name: incoming(analysis, number, each.sources[0])
@@ -123,6 +127,9 @@ class OutgoingSimilarity(_Merging):
     ) -> Proposal:
         """What may go of one group."""
         group = analysis.groups[number]
+        why = irreplaceable(group)
+        if why:
+            return nothing(why)
         odd = [
             layer.name
             for layer in group.producers

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.graph import Observation
+from keras_apoptosis.graph import Observation, UnitGroup
 from keras_apoptosis.surgery import Replacement
 
 
@@ -30,6 +30,28 @@ class Proposal:
 def nothing(reason: str) -> Proposal:
     """A proposal that removes nothing."""
     return Proposal(np.zeros(0, int), {}, reason)
+
+
+def irreplaceable(group: UnitGroup, measured: bool = False) -> str:
+    """Why kept units of a group cannot stand in for removed ones.
+
+    Args:
+        group: The group.
+        measured: Whether their activations have to be measured.
+
+    Returns:
+        The reason; `""` where they can.
+    """
+    if not group.observations:
+        return "no layer reads them by weights"
+    for point in group.observations:
+        if not (point.combines and point.shifts):
+            return (
+                f"what reads them at '{point.name}' takes none in their place"
+            )
+        if measured and not point.measurable:
+            return f"they are read inside '{point.name}', out of sight"
+    return ""
 
 
 def kept_count(wanted: int, size: int, min_units: int, round_to: int) -> int:
@@ -74,9 +96,10 @@ def outgoing(observation: Observation, size: int) -> np.ndarray:
 
 def _kernels(observation: Observation):
     """Each weight once, though several calls of its layer may read by it."""
-    seen: set[int] = set()
+    seen: set[tuple] = set()
     for consumer, places in observation.consumers:
-        if id(consumer.kernel) not in seen:
-            seen.add(id(consumer.kernel))
-            mask = getattr(consumer.step.operation, "kernel_mask", None)
+        key = (id(consumer.kernel), consumer.axis)
+        if key not in seen:
+            seen.add(key)
+            mask = getattr(consumer.layer, "kernel_mask", None)
             yield consumer.kernel, consumer.axis, mask, places

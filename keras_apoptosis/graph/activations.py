@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from keras import activations, layers
@@ -65,3 +67,17 @@ def is_homogeneous(activation: Any) -> bool | None:
 def is_linear(activation: Any) -> bool:
     """Whether an activation leaves values as they are."""
     return activation is None or activation is activations.linear
+
+
+@contextlib.contextmanager
+def without_activation(layer: Any) -> Iterator[None]:
+    """Lets a layer return what it computes before its own activation."""
+    activation = getattr(layer, "activation", None)
+    if activation is None:
+        yield
+        return
+    layer.activation = activations.linear
+    try:
+        yield
+    finally:
+        layer.activation = activation

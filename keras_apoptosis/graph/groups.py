@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from keras_apoptosis.graph.reading import Graph, read
-from keras_apoptosis.graph.rules import rule_of
+from keras_apoptosis.graph.rules import BORDER, rule_of
 from keras_apoptosis.graph.trace import Consumer, Trace, trace
 from keras_apoptosis.graph.units import FIXED
 
@@ -30,11 +31,24 @@ class Observation:
         sources: Indices of the sources in the trace.
         consumers: The calls that read the units from there, each with the
             positions along its weight's axis: shape `(occurrences, size)`.
+        measurable: Whether the values can be computed: they cannot where
+            they stand deep inside a layer.
     """
 
     name: str
     sources: tuple[int, ...]
     consumers: tuple[tuple[Consumer, np.ndarray], ...]
+    measurable: bool = True
+
+    @property
+    def combines(self) -> bool:
+        """Whether kept units can stand in for removed ones."""
+        return all(consumer.combines for consumer, _ in self.consumers)
+
+    @property
+    def shifts(self) -> bool:
+        """Whether a constant can stand in for removed units."""
+        return all(consumer.shifts for consumer, _ in self.consumers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -157,7 +171,7 @@ def unit_groups(model: keras.Model) -> list[UnitGroup]:
 
 def analyse(model: keras.Model) -> Analysis:
     """Finds the groups of a model, with the trace they come from."""
-    result = trace(read(model), rule_of)
+    result = trace(read(model), rule_of, BORDER)
     group_of, index_of, sizes, blocks_of = _number(result)
     frozen: dict[int, dict[str, None]] = {}
     for labels, reason in result.frozen:
@@ -167,10 +181,10 @@ def analyse(model: keras.Model) -> Analysis:
     draft = Analysis(result, (), group_of, index_of)
     groups = []
     for number, size in enumerate(sizes):
-        producers = [result.blocks[b].step for b in blocks_of[number]]
+        producers = [result.blocks[b] for b in blocks_of[number]]
         carriers = [
-            step
-            for step, labels in result.carriers
+            owner
+            for owner, labels in result.carriers
             if draft.member(labels, number).any()
         ]
         readers = [
@@ -188,9 +202,9 @@ def analyse(model: keras.Model) -> Analysis:
             UnitGroup(
                 name=producers[0].path,
                 size=size,
-                producers=_layers(producers),
-                carriers=_layers(carriers),
-                consumers=_layers(each.step for each in readers),
+                producers=_distinct(each.owner for each in producers),
+                carriers=_distinct(carriers),
+                consumers=_distinct(each.owner for each in readers),
                 removable=not reasons,
                 reason="; ".join(reasons),
                 observations=observations,
@@ -199,9 +213,8 @@ def analyse(model: keras.Model) -> Analysis:
     return dataclasses.replace(draft, groups=tuple(groups))
 
 
-def _layers(steps: Any) -> list[keras.Layer]:
-    found = {id(step.operation): step.operation for step in steps}
-    return list(found.values())
+def _distinct(layers: Iterable[Any]) -> list[Any]:
+    return list({id(layer): layer for layer in layers}.values())
 
 
 def _number(
@@ -246,6 +259,8 @@ def _observations(
     """The observations of a group, and why there are none, if so."""
     parts: list[tuple[int, Consumer, np.ndarray]] = []
     for consumer in readers:
+        if consumer.kernel is None:  # It takes what it takes.
+            continue
         units = consumer.units
         mine = draft.member(units.labels, group)
         for source in np.unique(units.sources[mine]):
@@ -253,7 +268,7 @@ def _observations(
             index = draft.index_of[units.labels[places]]
             if set(np.bincount(index, minlength=size)) != {places.size // size}:
                 return (), (
-                    f"'{consumer.step.path}' does not read every one of them "
+                    f"'{consumer.path}' does not read every one of them "
                     "equally often"
                 )
             order = places[np.argsort(index, kind="stable")]
@@ -269,7 +284,7 @@ def _observations(
 
     for source, consumer, places in parts:
         for place in places[:, 0]:
-            key = (id(consumer.kernel), int(place))
+            key = (id(consumer.kernel), consumer.axis, int(place))
             merged[root(source)] = root(owner.setdefault(key, source))
     observations = []
     for start in sorted({root(source) for source, _, _ in parts}):
@@ -280,6 +295,10 @@ def _observations(
                 name=draft.trace.sources[start].path,
                 sources=sources,
                 consumers=tuple((c, places) for _, c, places in mine),
+                measurable=all(
+                    draft.trace.sources[each].tensor is not None
+                    for each in sources
+                ),
             )
         )
     return tuple(observations), ""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -42,19 +43,45 @@ class Step:
             return (), {}
         return self.node.arguments.args, self.node.arguments.kwargs
 
+    def argument(self, name: str) -> list[int]:
+        """Which of `inputs` were given as one argument of the call."""
+        args, kwargs = self.arguments
+        signature = inspect.signature(self.operation.call)
+        try:
+            names = list(signature.bind_partial(*args).arguments)
+        except TypeError:
+            return []
+        given = [*zip(names, args, strict=False), *sorted(kwargs.items())]
+        found, count = [], 0
+        for key, value in given:
+            tensors = [
+                each
+                for each in keras.tree.flatten(value)
+                if isinstance(each, keras.KerasTensor)
+            ]
+            if key == name:
+                found.extend(range(count, count + len(tensors)))
+            count += len(tensors)
+        return found
+
     def run(self, values: dict[int, Any]) -> list[Any]:
         """Calls the operation on `values` (inference) and returns outputs."""
         if self.node is None:
             return [values[key] for key in self.inputs]
-        args, kwargs = self.node.arguments.fill_in(
+        args, kwargs = self.filled([values[key] for key in self.inputs])
+        return keras.tree.flatten(self.operation(*args, **kwargs))
+
+    def filled(self, values: Sequence[Any]) -> tuple[tuple, dict]:
+        """The arguments of the call, with `values` for its tensors."""
+        arguments = self.node.arguments
+        return arguments.fill_in(
             {
-                id(tensor): values[key]
-                for tensor, key in zip(
-                    self.node.arguments.keras_tensors, self.inputs, strict=True
+                id(tensor): value
+                for tensor, value in zip(
+                    arguments.keras_tensors, values, strict=True
                 )
             }
         )
-        return keras.tree.flatten(self.operation(*args, **kwargs))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -226,11 +253,11 @@ def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
     return list(layer._flatten_layers())
 
 
-def direct_layers(model: keras.Model) -> list[keras.Layer]:
-    """The layers of a model's config, input layers included."""
+def direct_operations(model: keras.Model) -> list[keras.Operation]:
+    """The layers and functions of a model's config, input layers included."""
     if isinstance(model, keras.Sequential):
         return model._layers
-    return model.layers
+    return model.operations
 
 
 def _ordered_nodes(function) -> Iterator[Any]:

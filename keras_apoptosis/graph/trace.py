@@ -3,55 +3,106 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from keras_apoptosis.graph.reading import Graph, Step
-from keras_apoptosis.graph.units import FIXED, Source, Transfer, Units
+from keras_apoptosis.graph.units import FIXED, Axes, Source, Transfer, Units
+
+NONE: Axes = {}  # A tensor without units.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Consumer:
-    """A weight that reads units, in one call of its layer.
+    """A layer that reads units, in one call.
 
     Args:
-        step: The call.
-        rule: The rule of the layer.
-        kernel: The weight.
-        axis: Its axis along which the units are read.
-        units: The units it reads, in the order of that axis.
+        path: Path of the layer.
+        owner: The layer of the model that it is, or is part of.
+        layer: The layer itself.
+        units: The units it reads, in the order of its weight's axis.
+        kernel: The weight it reads them by; `None` where it has none.
+        axis: The weight's axis along which it reads.
+        outputs: The weight's axes that become axes of its response.
+        bias: What takes a constant part of the response: a weight and the
+            index of the part of it to add to; `None` where there is nothing.
+        combines: Whether it can take kept units in the place of removed ones.
+        shifts: Whether it can take a constant in their place.
+        mean: Whether it takes removed units as the mean of the kept ones
+            (and nothing else), instead of as zero.
+        step: The call in the graph; `None` for a layer inside another.
+        uneven: Whether it answers a constant with a response that differs
+            from place to place, as a convolution that pads with zeros does.
     """
 
-    step: Step
-    rule: Any
-    kernel: keras.Variable
-    axis: int
+    path: str
+    owner: Any
+    layer: Any
     units: Units
+    kernel: Any = None
+    axis: int = 0
+    outputs: tuple[int, ...] = ()
+    bias: tuple[Any, tuple] | None = None
+    combines: bool = False
+    shifts: bool = False
+    mean: bool = False
+    step: Step | None = None
+    uneven: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block:
+    """Units that one layer produces, with labels `start` to `stop - 1`.
+
+    Args:
+        path: Path of the layer; with a suffix where it makes several kinds.
+        owner: The layer of the model that it is, or is part of.
+        layer: The layer itself.
+        start: The first label.
+        stop: The label after the last.
+        step: The call in the graph; `None` for a layer inside another.
+    """
+
+    path: str
+    owner: Any
+    layer: Any
+    start: int
+    stop: int
+    step: Step | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Size:
-    """An entry of a layer's config that follows its units.
+    """A setting of a layer that follows units.
 
     `value` makes it from the positions, along `labels`, that stay.
     """
 
     labels: np.ndarray
-    value: Callable[[np.ndarray], Any] = len
+    value: Callable[[np.ndarray], Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Block:
-    """Units that one layer produces, with labels `start` to `stop - 1`."""
+class Scale:
+    """A weight that is multiplied by a power of how much of an axis stays."""
 
-    step: Step
-    start: int
-    stop: int
+    variable: Any
+    labels: np.ndarray
+    power: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Work:
+    """Multiplications in a step: `factor` times the size of each axis."""
+
+    path: str
+    factor: float
+    axes: tuple[np.ndarray, ...]
 
 
 class Trace:
@@ -62,27 +113,33 @@ class Trace:
 
     Attributes:
         graph: The graph.
-        units: The units of each tensor, by key; absent where it has none.
+        units: The units of each tensor by axis, by the tensor's key.
         sources: All sources; `Units.sources` are indices into them.
         blocks: The producers.
         consumers: The readers.
-        carriers: For each layer with or without weights that units pass
-            through: the steps and the labels they pass with.
+        carriers: The layers that units pass through, with the labels.
+        rule_of: Returns the rule of an operation, or `None`.
         axes: For each weight, the labels along the axes that units own.
-        sizes: For each layer, the config entries that follow its units.
+        sizes: For each layer, the settings that follow its units: entries of
+            its config, by path.
+        scales: Weights whose scale follows the number of units.
+        work: Multiplications, call by call.
         frozen: Labels that must not leave, with the reason.
     """
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, rule_of: Callable[[Any], Any]):
         self.graph = graph
-        self.units: dict[int, Units] = {}
+        self.rule_of = rule_of
+        self.units: dict[int, Axes] = {}
         self.sources: list[Source] = []
         self.blocks: list[Block] = []
         self.consumers: list[Consumer] = []
-        self.carriers: list[tuple[Step, np.ndarray]] = []
-        self.variables: dict[int, keras.Variable] = {}
+        self.carriers: list[tuple[Any, np.ndarray]] = []
+        self.variables: dict[int, Any] = {}
         self.axes: dict[int, dict[int, np.ndarray]] = {}
-        self.sizes: dict[int, dict[str, Size]] = {}
+        self.sizes: dict[int, dict[tuple, Size]] = {}
+        self.scales: dict[int, Scale] = {}
+        self.work: list[Work] = []
         self.frozen: list[tuple[np.ndarray, str]] = []
         self.ties: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -95,8 +152,9 @@ class Trace:
         for one, other in ((first, second), (second, first)):
             # What never leaves holds back whatever is tied to it.
             self.freeze(one[(one != FIXED) & (other == FIXED)], reason)
-        both = (first != FIXED) & (second != FIXED)
-        self.ties.append((first[both], second[both]))
+        both = (first != FIXED) & (second != FIXED) & (first != second)
+        if both.any():
+            self.ties.append((first[both], second[both]))
 
     def freeze(self, labels: np.ndarray, reason: str) -> None:
         labels = labels[labels != FIXED]
@@ -113,6 +171,11 @@ class Trace:
         else:
             axes[axis] = labels
 
+    def owned(self, variable: Any, axis: int) -> np.ndarray | None:
+        """The labels along the axis of a weight, if units own it."""
+        axes = self.axes.get(id(variable), {})
+        return axes.get(axis % len(variable.shape))
+
     def same_units(self) -> np.ndarray:
         """For each label a number that is equal for tied labels."""
         count = self.label_count
@@ -126,31 +189,122 @@ class Trace:
 
 
 class Call:
-    """One call of an operation, as its rule sees it."""
+    """One call of an operation, as its rule sees it.
 
-    def __init__(self, trace: Trace, step: Step):
+    Attributes:
+        trace: Where everything is recorded.
+        layer: The operation.
+        path: Its path.
+        inputs: The units of each input, by axis.
+        input_shapes: The shape of each input.
+        output_shapes: The shape of each output.
+        step: The call in the graph, or `None` for a layer inside another.
+        owner: The operation of the graph that it is, or is part of.
+        config: Where in the owner's config its own stands; `None` where the
+            owner makes it, by settings of its own.
+        times: Sizes of the axes along which the layer is repeated.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        layer: Any,
+        path: str,
+        inputs: Sequence[Axes],
+        input_shapes: Sequence[tuple],
+        output_shapes: Sequence[tuple],
+        step: Step | None = None,
+        owner: Any = None,
+        config: tuple | None = (),
+        times: tuple = (),
+        top: str | None = None,
+    ):
         self.trace = trace
+        self.layer = layer
+        self.path = path
+        self.inputs = list(inputs)
+        self.input_shapes = list(input_shapes)
+        self.output_shapes = list(output_shapes)
         self.step = step
-        self.layer = step.operation
+        self.owner = layer if owner is None else owner
+        self.config = config
+        self.times = times
+        self.top = path if top is None else top  # Path of the owner.
 
-    @property
-    def inputs(self) -> list[Units | None]:
-        return [self.trace.units.get(key) for key in self.step.inputs]
+    @classmethod
+    def of(cls, trace: Trace, step: Step) -> Call:
+        """The call of a step of the graph."""
+        tensors = trace.graph.tensors
+        return cls(
+            trace,
+            step.operation,
+            step.path,
+            [trace.units.get(key, NONE) for key in step.inputs],
+            [tuple(tensors[key].shape) for key in step.inputs],
+            [tuple(tensors[key].shape) for key in step.outputs],
+            step,
+        )
 
-    @property
-    def input_shapes(self) -> list[tuple]:
-        return [
-            tuple(self.trace.graph.tensors[k].shape) for k in self.step.inputs
-        ]
+    def argument(self, name: str) -> list[Axes]:
+        """The units of the tensors that were given as one argument.
 
-    @property
-    def output_shapes(self) -> list[tuple]:
-        return [
-            tuple(self.trace.graph.tensors[k].shape) for k in self.step.outputs
-        ]
+        Args:
+            name: Its name in the layer's `call`.
+        """
+        if self.step is None:
+            raise ValueError(
+                "Only a call in the graph itself has recorded arguments. "
+                f"Received: '{self.path}', which is part of another layer"
+            )
+        return [self.inputs[place] for place in self.step.argument(name)]
+
+    def inside(
+        self,
+        layer: Any,
+        inputs: Sequence[Axes],
+        input_shapes: Sequence[tuple],
+        output_shapes: Sequence[tuple] | None = None,
+        config: tuple | None = None,
+        times: tuple = (),
+    ) -> Call:
+        """The call of a layer inside this one.
+
+        Args:
+            layer: The inner layer.
+            inputs: The units of each of its inputs.
+            input_shapes: The shape of each input.
+            output_shapes: The shape of each output; by default what the layer
+                itself says.
+            config: Where its config stands in that of this layer; `None` if
+                nowhere.
+            times: Sizes of the axes along which it is repeated.
+        """
+        if output_shapes is None:
+            output_shapes = [layer.compute_output_shape(*input_shapes)]
+        nested = config is not None and self.config is not None
+        return Call(
+            self.trace,
+            layer,
+            f"{self.path}/{layer.name}",
+            inputs,
+            input_shapes,
+            [tuple(shape) for shape in output_shapes],
+            owner=self.owner,
+            config=(*self.config, *config) if nested else None,
+            times=(*self.times, *times),
+            top=self.top,
+        )
+
+    def rule_of(self, layer: Any) -> Any:
+        """The rule of a layer inside this one, or `None`."""
+        return self.trace.rule_of(layer)
 
     def produce(
-        self, size: int, weights: Mapping[str, int], config: Iterable[str]
+        self,
+        size: int,
+        weights: Mapping[str, int],
+        config: Iterable[Any] = (),
+        name: str | None = None,
     ) -> np.ndarray:
         """Labels for the units that this layer makes.
 
@@ -159,68 +313,161 @@ class Call:
             weights: Attribute names of weights, with the axis of the units.
                 An attribute that is missing or `None` is passed over.
             config: Config entries that hold `size`.
+            name: A suffix for the path, where one layer makes several kinds.
         """
-        owned = [
-            self.trace.axes[id(variable)][axis % len(variable.shape)]
-            for variable, axis in self._weights(weights)
-            if axis % len(variable.shape)
-            in self.trace.axes.get(id(variable), {})
-        ]
-        if owned:  # An earlier call of the same layer made them.
-            return owned[0]
-        start = self.trace.label_count
-        self.trace.blocks.append(Block(self.step, start, start + size))
-        labels = np.arange(start, start + size)
         for variable, axis in self._weights(weights):
-            self.trace.own(variable, axis, labels)
+            owned = self.trace.owned(variable, axis)
+            if owned is not None:  # An earlier call of the same layer.
+                return owned
+        start = self.trace.label_count
+        path = self.path if name is None else f"{self.path}/{name}"
+        self.trace.blocks.append(
+            Block(path, self.owner, self.layer, start, start + size, self.step)
+        )
+        labels = np.arange(start, start + size)
+        self.own(labels, weights)
         for key in config:
             self.resize(key, labels)
         return labels
 
-    def consume(self, units: Units, kernel: str, axis: int, rule: Any) -> None:
-        """Records that the layer reads `units` by its weight `kernel`."""
-        variable = getattr(self.layer, kernel)
-        self.trace.own(variable, axis, units.labels)
+    def consume(
+        self,
+        units: Units,
+        kernel: str | Any,
+        axis: int,
+        outputs: Iterable[int],
+        *,
+        bias: tuple[Any, tuple] | str | None = "bias",
+        combines: bool = True,
+        shifts: bool = True,
+        uneven: bool = False,
+    ) -> None:
+        """Records that the layer reads units by a weight.
+
+        Args:
+            units: The units, in the order of the weight's axis.
+            kernel: The weight, or its attribute name.
+            axis: Its axis along which it reads.
+            outputs: Its axes that become axes of the response.
+            bias: Attribute name of the weight that can take a constant part
+                of the response, or that weight and the index of the part of
+                it to add to, or `None`.
+            combines: Whether kept units can stand in for removed ones.
+            shifts: Whether a constant can.
+            uneven: Whether the response to a constant differs from place to
+                place.
+        """
+        if isinstance(kernel, str):
+            kernel = getattr(self.layer, kernel)
+        if isinstance(bias, str):
+            variable = getattr(self.layer, bias, None)
+            bias = None if variable is None else (variable, ())
+        rank = len(kernel.shape)
+        self.trace.own(kernel, axis, units.labels)
         self.trace.consumers.append(
             Consumer(
-                self.step, rule, variable, axis % len(variable.shape), units
+                self.path,
+                self.owner,
+                self.layer,
+                units,
+                kernel,
+                axis % rank,
+                tuple(each % rank for each in outputs),
+                bias,
+                combines,
+                shifts and not (uneven and self.step is None),
+                step=self.step,
+                uneven=uneven,
             )
         )
 
-    def carry(self, units: Units, weights: Mapping[str, int] = {}) -> None:
+    def read(self, units: Units, mean: bool = False) -> None:
+        """Records that a layer reads units by no weight.
+
+        What it makes of the kept units alone must be what it would make of
+        all, with zeros (or with the mean of the kept) for the removed.
+
+        Args:
+            units: The units.
+            mean: Whether it takes removed units as the mean of the kept.
+        """
+        self.trace.consumers.append(
+            Consumer(self.path, self.owner, self.layer, units, mean=mean)
+        )
+
+    def carry(
+        self, units: Units, weights: Mapping[str, int] | None = None
+    ) -> None:
         """Records that units pass through, owning slices of weights."""
-        self.trace.carriers.append((self.step, units.labels))
-        self.own(units.labels, weights)
+        self.trace.carriers.append((self.owner, units.labels))
+        self.own(units.labels, weights or {})
 
     def own(self, labels: np.ndarray, weights: Mapping[str, int]) -> None:
+        """Records that units own slices of weights."""
         for variable, axis in self._weights(weights):
             self.trace.own(variable, axis, labels)
 
     def resize(
         self,
-        key: str,
+        key: Any,
         labels: np.ndarray,
         value: Callable[[np.ndarray], Any] = len,
     ) -> None:
-        """Records that config entry `key` follows `labels`.
+        """Records that a setting of the layer follows `labels`.
 
         Args:
-            key: The entry.
+            key: The entry of its config, or a tuple of keys that leads there.
             labels: Labels along an axis.
             value: Makes the entry from the positions that stay; by default
                 it is their number.
         """
-        sizes = self.trace.sizes.setdefault(id(self.layer), {})
-        sizes[key] = Size(labels, value)
+        if self.config is None:
+            return
+        path = key if isinstance(key, tuple) else (key,)
+        sizes = self.trace.sizes.setdefault(id(self.owner), {})
+        sizes[(*self.config, *path)] = Size(labels, value)
 
-    def tie(self, first: Units, second: Units) -> None:
-        self.trace.tie(first.labels, second.labels, self._says("ties them"))
+    def rescale(self, variable: Any, labels: np.ndarray, power: float) -> None:
+        """Records that a weight is multiplied by `(kept / all) ** power`."""
+        if variable is not None:  # Once, however often the layer is called.
+            scale = Scale(variable, labels, power)
+            self.trace.scales[id(variable)] = scale
 
-    def freeze(self, why: str, *units: Units | None) -> None:
+    def works(self, *sizes: int | np.ndarray | None, of: Any = None) -> None:
+        """Records multiplications: the product of some sizes.
+
+        Args:
+            *sizes: Numbers; labels along an axis whose size follows units; or
+                `None` where a size is not known.
+            of: A weight, all of whose sizes count as well.
+        """
+        if of is not None:
+            owned = self.trace.axes.get(id(of), {})
+            sizes += tuple(owned.get(a, s) for a, s in enumerate(of.shape))
+        sizes += self.times
+        fixed = [s for s in sizes if not isinstance(s, np.ndarray)]
+        factor = math.nan if None in fixed else math.prod(fixed)
+        follow = tuple(s for s in sizes if isinstance(s, np.ndarray))
+        self.trace.work.append(Work(self.top, factor, follow))
+
+    def places(self, shape: tuple, without: int, axes: Axes = NONE) -> list:
+        """Sizes of all axes but the batch and one, as `works` takes them."""
+        return [
+            axes[axis].labels if axis in axes else size
+            for axis, size in enumerate(shape)
+            if axis not in (0, without)
+        ]
+
+    def tie(self, first: np.ndarray, second: np.ndarray) -> None:
+        """Makes the units at the same places of two arrays one unit."""
+        self.trace.tie(first, second, self._says("ties them"))
+
+    def freeze(self, why: str, units: Iterable[Units] | None = None) -> None:
         """Keeps units (default: of all inputs) from leaving."""
-        for each in units or self.inputs:
-            if each is not None:
-                self.trace.freeze(each.labels, self._says(why))
+        if units is None:
+            units = [u for axes in self.inputs for u in axes.values()]
+        for each in units:
+            self.trace.freeze(each.labels, self._says(why))
 
     def freeze_labels(self, why: str, labels: np.ndarray) -> None:
         self.trace.freeze(labels, self._says(why))
@@ -231,7 +478,8 @@ class Call:
         labels: np.ndarray,
         transfer: Transfer,
         inputs: Iterable[Units] = (),
-        tensor: int | None = None,
+        output: int | None = 0,
+        within: tuple[int, Callable[[Any], Any]] | None = None,
     ) -> Units:
         """Makes a new source of units and returns them.
 
@@ -240,20 +488,21 @@ class Call:
             labels: The units, one a position.
             transfer: How the values arise.
             inputs: The units they arise from, position by position.
-            tensor: Key of the output tensor, or `None`.
+            output: Which output they are; `None` for values inside the layer.
+            within: For those: which input they follow from, and how.
         """
+        tensor, compute = None, None
+        if self.step is not None and within is not None:
+            tensor, compute = self.step.inputs[within[0]], within[1]
+        elif self.step is not None and output is not None:
+            tensor = self.step.outputs[output]
+        path = f"{self.path}:{output}" if output else self.path
         index = len(self.trace.sources)
         units = Units(axis, labels, np.full(labels.size, index))
         self.trace.sources.append(
-            Source(self.step.path, tensor, units, transfer, tuple(inputs))
+            Source(path, tensor, units, transfer, tuple(inputs), compute)
         )
         return units
-
-    def put(self, *units: Units | None) -> None:
-        """Sets the units of the step's outputs."""
-        for key, each in zip(self.step.outputs, units, strict=True):
-            if each is not None:
-                self.trace.units[key] = each
 
     def _weights(self, weights: Mapping[str, int]):
         for name, axis in weights.items():
@@ -263,29 +512,31 @@ class Call:
 
     def _says(self, why: str) -> str:
         kind = type(self.layer).__name__
-        return f"{kind} '{self.step.path}' {why}"
+        return f"{kind} '{self.path}' {why}"
 
 
-def trace(graph: Graph, rules: Callable[[Step], Any]) -> Trace:
+def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
     """Follows the units of a graph.
 
     Args:
         graph: The graph.
-        rules: Returns the rule of a step, or `None` if there is none.
+        rule_of: Returns the rule of an operation, or `None` if there is none.
+        border: The rule of the borders of nested models.
 
     Returns:
         The trace.
     """
-    result = Trace(graph)
+    result = Trace(graph, rule_of)
     for step in graph.steps:
-        rule, call = rules(step), Call(result, step)
+        rule = border if step.node is None else rule_of(step.operation)
+        call = Call.of(result, step)
         if rule is None:
             call.freeze("is of a kind that has no rule")
-        else:
-            rule.trace(call)
+            continue
+        made = rule.trace(call)
+        for key, axes in zip(step.outputs, made or (), strict=bool(made)):
+            result.units[key] = axes
     for key in graph.outputs:
-        if key in result.units:
-            result.freeze(
-                result.units[key].labels, "they are an output of the model"
-            )
+        for units in result.units.get(key, NONE).values():
+            result.freeze(units.labels, "they are an output of the model")
     return result

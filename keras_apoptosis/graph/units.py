@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ FIXED = -1  # The label of a position that belongs to no unit.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Units:
     """The units along one axis of a tensor.
+
+    A tensor may have units along several axes: the heads and the widths of
+    an attention, say.
 
     Args:
         axis: The axis, counted from 0 with the batch as 0.
@@ -37,11 +41,13 @@ class Source:
 
     Args:
         path: Path of the step that computes it.
-        tensor: Key of the tensor; `None` for the values before a layer's own
-            activation, which are no tensor of the graph.
+        tensor: Key of the tensor; `None` for values inside a layer, which are
+            no tensor of the graph.
         units: The units in it.
         transfer: How the values follow from those of `inputs`.
         inputs: What it is computed from, position by position.
+        within: Where values inside a layer can be computed from `tensor`,
+            the function that does so.
     """
 
     path: str
@@ -49,6 +55,7 @@ class Source:
     units: Units
     transfer: Transfer
     inputs: tuple[Units, ...] = ()
+    within: Callable[[Any], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,4 +100,5 @@ class Unknown:
     """Values follow from the inputs in no way that is known here."""
 
 
+Axes = Mapping[int, Units]  # The units of a tensor, by axis.
 Transfer = Produced | Affine | Function | Sum | Unknown

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import keras
-from keras import ops
+from keras import Model, ops
 
-from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph import Analysis, Step, analyse
+from keras_apoptosis.graph.activations import without_activation
 from keras_apoptosis.statistics.moments import Moments
 from keras_apoptosis.statistics.streaming import batches
 
 
 def unit_statistics(
-    model: keras.Model,
+    model: Model,
     data: Any,
     *,
     at: str = "post",
@@ -82,8 +82,8 @@ class Point:
         group: Name of the group.
         name: Name of the place.
         parts: For each tensor to read: its key, the axis of the units, the
-            place of each unit along it, and the step to run on it without
-            its activation first, or `None`.
+            places of each unit along it, and what to compute from it first,
+            or `None`.
     """
 
     def __init__(self, group: str, name: str, parts: list[tuple]):
@@ -97,28 +97,34 @@ class Point:
 
     def values(self, tensors: dict[int, Any]) -> Iterator[Any]:
         """Arrays of shape `(samples, units)`, from the computed tensors."""
-        for key, axis, places, step in self.parts:
+        for key, axis, places, compute in self.parts:
             value = tensors[key]
-            if step is not None:
-                with _without_activation(step.operation):
-                    (value,) = step.run({key: value})
+            if compute is not None:
+                value = compute(value)
             value = ops.moveaxis(value, axis, -1)
             value = ops.reshape(value, (-1, value.shape[-1]))
-            if list(places) != list(range(value.shape[-1])):
-                value = ops.take(value, places, axis=-1)
-            yield value
+            whole = list(range(value.shape[-1]))
+            for place in places:  # Where a unit stands at several.
+                yield (
+                    value
+                    if list(place) == whole
+                    else ops.take(value, place, axis=-1)
+                )
 
 
 def post_points(analysis: Analysis, number: int) -> list[Point]:
-    """The observation points of a group."""
+    """The observation points of a group that can be measured."""
     group = analysis.groups[number]
     points = []
     for observation in group.observations:
+        if not observation.measurable:
+            continue
         parts = []
         for index in observation.sources:
             source = analysis.trace.sources[index]
-            places = analysis.positions(source.units.labels, number)[0]
-            parts.append((source.tensor, source.units.axis, places, None))
+            units = source.units
+            places = analysis.positions(units.labels, number)
+            parts.append((source.tensor, units.axis, places, source.within))
         points.append(Point(group.name, observation.name, parts))
     return points
 
@@ -128,12 +134,14 @@ def pre_points(analysis: Analysis, number: int) -> list[Point]:
     group = analysis.groups[number]
     points = []
     for block in analysis.trace.blocks:
-        if analysis.group_of[block.start] == number:
-            step = block.step
-            units = analysis.trace.units[step.outputs[0]]
-            places = analysis.positions(units.labels, number)[0]
-            parts = [(step.inputs[0], units.axis, places, step)]
-            points.append(Point(group.name, step.path, parts))
+        step = block.step
+        if analysis.group_of[block.start] == number and step is not None:
+            made = analysis.trace.units[step.outputs[0]].values()
+            units = next(u for u in made if block.start in u.labels)
+            places = analysis.positions(units.labels, number)
+            before = functools.partial(_before_activation, step)
+            parts = [(step.inputs[0], units.axis, places, before)]
+            points.append(Point(group.name, block.path, parts))
     return points
 
 
@@ -152,10 +160,12 @@ def collect(
     moments: dict[str, dict[str, Moments]] = {}
     for point in points:
         moments.setdefault(point.group, {})[point.name] = Moments(
-            len(point.parts[0][2]),
+            point.parts[0][2].shape[1],
             gram=gram,
             activity_tolerance=activity_tolerance,
         )
+    if not points:
+        return moments
     wanted = set().union(*(point.tensors for point in points))
     for batch in batches(data, batch_size=batch_size, limit=limit):
         tensors = analysis.graph.run(batch, wanted)
@@ -165,11 +175,6 @@ def collect(
     return moments
 
 
-@contextlib.contextmanager
-def _without_activation(layer: Any) -> Iterator[None]:
-    activation = layer.activation
-    layer.activation = keras.activations.linear
-    try:
-        yield
-    finally:
-        layer.activation = activation
+def _before_activation(step: Step, value: Any) -> Any:
+    with without_activation(step.operation):
+        return step.run({step.inputs[0]: value})[0]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 from keras import layers, ops
 
 from keras_apoptosis.graph import Analysis, Graph, Observation, Step
-from keras_apoptosis.graph.activations import is_linear
-from keras_apoptosis.graph.kinds import channel_axis
+from keras_apoptosis.graph.activations import is_linear, without_activation
 from keras_apoptosis.graph.trace import Consumer
 
 # Layers between observation and consumer that add zeros around a constant.
-PADDING = (layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
+PADDING = (
+    layers.ZeroPadding1D,
+    layers.ZeroPadding2D,
+    layers.ZeroPadding3D,
+)
 
 
 def response_to(
@@ -22,7 +27,7 @@ def response_to(
     observation: Observation,
     consumer: Consumer,
     places: np.ndarray,
-    kernel: np.ndarray,
+    weights: Mapping[int, np.ndarray],
 ) -> tuple[np.ndarray, float]:
     """What a consumer makes of constant activations.
 
@@ -37,44 +42,60 @@ def response_to(
         observation: Where the constants stand.
         consumer: Who reads them.
         places: Shape `(occurrences, size)`. Where, along its weight's axis.
-        kernel: The weight.
+        weights: The consumer's weights as they become, by `id`.
 
     Returns:
-        The mean response of each of the consumer's units, and the root mean
-        square of what deviates from it.
+        The mean response, shaped as the weight's axes that become the
+        layer's outputs, and the root mean square of what deviates from it.
     """
-    layer, rule = consumer.step.operation, consumer.rule
     path = _path(analysis, observation, consumer)
-    padded = any(isinstance(step.operation, PADDING) for step in path)
-    shape = analysis.graph.tensors[consumer.step.inputs[0]].shape
-    exact = rule.keeps_constants(layer) and not padded
-    if exact or None in shape[1:]:
-        rows = np.moveaxis(kernel, (consumer.axis, rule.unit_axis), (0, -1))
-        rows = rows.reshape(rows.shape[0], -1, rows.shape[-1]).sum(1)
-        shift = sum(constants @ rows[place] for place in places)
-        return shift, 0.0 if exact else float("nan")
-    image = _constant_input(analysis, observation, consumer, constants, path)
-    answer = ops.convert_to_numpy(
-        rule.respond(layer, image, ops.convert_to_tensor(kernel, "float32"))
-    ).astype("float64")
-    answer = np.moveaxis(answer, channel_axis(layer, answer.shape), -1)
-    answer = answer.reshape(-1, answer.shape[-1])
-    shift = answer.mean(0)
-    return shift, float(np.sqrt(np.mean((answer - shift) ** 2)))
+    uneven = consumer.uneven or any(
+        isinstance(step.operation, PADDING) for step in path
+    )
+    unknown = (
+        consumer.step is None
+        or None in (analysis.graph.tensors[consumer.step.inputs[0]].shape[1:])
+    )
+    if uneven and not unknown:
+        image = _constant_input(
+            analysis, observation, consumer, constants, path
+        )
+        answer = _response(consumer.layer, image, weights)
+        axis = _channels(consumer.layer, answer)
+        answer = np.moveaxis(answer, axis, -1).reshape(-1, answer.shape[axis])
+        shift = answer.mean(0)
+        return shift, float(np.sqrt(np.mean((answer - shift) ** 2)))
+    kernel = weights[id(consumer.kernel)]
+    rows = np.moveaxis(
+        kernel, (consumer.axis, *consumer.outputs), _ends(consumer)
+    )
+    outputs = rows.shape[rows.ndim - len(consumer.outputs) :]
+    rows = rows.reshape(rows.shape[0], -1, *outputs).sum(1)
+    shift = sum(np.tensordot(constants, rows[place], 1) for place in places)
+    return shift, float("nan") if uneven else 0.0
 
 
-def absorber_of(graph: Graph, step: Step) -> list[tuple[Any, int]] | None:
-    """The variables that can take a shift of a layer's output, with sign.
+def absorber_of(
+    graph: Graph, consumer: Consumer
+) -> list[tuple[Any, tuple, int]] | None:
+    """Weights that can take a shift of a layer's output.
 
     That is its bias or, where it has none, the moving mean of the batch
     normalizations that alone read it: in training they take out any constant
     by themselves.
+
+    Returns:
+        For each: the weight, the index of the part of it to add to, and the
+        sign; `None` if there is none.
     """
-    layer = step.operation
-    bias = getattr(layer, "bias", None)
-    if bias is not None:
-        return [(bias, 1)]
-    if not is_linear(getattr(layer, "activation", None)):
+    if consumer.bias is not None:
+        return [(*consumer.bias, 1)]
+    step = consumer.step
+    if step is None or not is_linear(
+        getattr(consumer.layer, "activation", None)
+    ):
+        return None
+    if len(step.outputs) > 1 or len(consumer.outputs) > 1:
         return None
     (output,) = step.outputs
     readers = [each for each in graph.steps if output in each.inputs]
@@ -82,14 +103,52 @@ def absorber_of(graph: Graph, step: Step) -> list[tuple[Any, int]] | None:
         return None
     if all(type(r.operation) is layers.BatchNormalization for r in readers):
         norms = {id(r.operation): r.operation for r in readers}
-        return [(norm.moving_mean, -1) for norm in norms.values()]
+        return [(norm.moving_mean, (), -1) for norm in norms.values()]
     return None
+
+
+def takes_constants(graph: Graph, observation: Observation) -> bool:
+    """Whether all consumers at a point can take a constant, and keep it."""
+    return observation.shifts and all(
+        absorber_of(graph, consumer) is not None
+        for consumer, _ in observation.consumers
+    )
+
+
+def _response(
+    layer: Any, image: Any, weights: Mapping[int, np.ndarray]
+) -> np.ndarray:
+    """What an affine layer adds to its bias for `image`, with new weights."""
+    mapping = [
+        (variable, ops.convert_to_tensor(weights[id(variable)], variable.dtype))
+        for variable in layer.variables
+        if id(variable) in weights
+    ]
+    nothing = ops.zeros_like(image)
+    with keras.StatelessScope(mapping), without_activation(layer):
+        full, bias = (layer.call(each) for each in (image, nothing))
+    return ops.convert_to_numpy(full).astype("float64") - ops.convert_to_numpy(
+        bias
+    )
+
+
+def _channels(layer: Any, answer: np.ndarray) -> int:
+    first = getattr(layer, "data_format", None) == "channels_first"
+    return 1 if first else answer.ndim - 1
+
+
+def _ends(consumer: Consumer) -> tuple[int, ...]:
+    """Where the axis that is read, and those of the outputs, are moved."""
+    count = len(consumer.outputs)
+    return (0, *range(-count, 0))
 
 
 def _path(
     analysis: Analysis, observation: Observation, consumer: Consumer
 ) -> list[Step]:
     """The steps between an observation and a consumer, in order."""
+    if consumer.step is None:
+        return []
     sources = analysis.trace.sources
     reached = {sources[each].tensor for each in observation.sources}
     needed = analysis.graph.steps_to({consumer.step.inputs[0]})
@@ -123,8 +182,8 @@ def _constant_input(
         shape = [1, *tensors[source.tensor].shape[1:]]
         image = np.zeros(shape, "float32")
         channels = np.moveaxis(image, source.units.axis, -1)
-        places = analysis.positions(source.units.labels, number)[0]
-        channels[..., places] = constants
+        for places in analysis.positions(source.units.labels, number):
+            channels[..., places] = constants
         values[source.tensor] = ops.convert_to_tensor(image)
     for step in path:
         for key in step.inputs:

@@ -41,7 +41,7 @@ def check(analysis: Analysis, removal: Removal) -> None:
                 f"Group '{name}' would be left without units. Keep at least "
                 f"one. Received: {gone.size} removed of {group.size}"
             )
-        points = {each.name for each in group.observations}
+        points = {each.name: each for each in group.observations}
         for point in removal.points(name):
             if point not in points:
                 raise ValueError(
@@ -49,8 +49,18 @@ def check(analysis: Analysis, removal: Removal) -> None:
                     f"{', '.join(sorted(points))}. Received: '{point}'"
                 )
         stays = group.size - gone.size
-        for point in points:
+        for point, observation in points.items():
             given = removal.replacement(name, point).arrays()
+            for key, taken in (
+                ("mixing", observation.combines),
+                ("constant", observation.shifts),
+            ):
+                if not taken and key in given and given[key].any():
+                    raise ValueError(
+                        f"What reads group '{name}' at '{point}' cannot take "
+                        f"`{key}` in the place of removed units. Received: "
+                        f"{key}={given[key]}"
+                    )
             for key, shape in (
                 ("mixing", (gone.size, stays)),
                 ("incoming", (stays, group.size)),

@@ -10,10 +10,11 @@ from keras import ops
 
 from keras_apoptosis.graph import Graph, read
 from keras_apoptosis.graph.reading import (
-    direct_layers,
+    direct_operations,
     layers_inside,
     models_of,
 )
+from keras_apoptosis.keras_state import changed_config
 from keras_apoptosis.surgery.plan import Plan
 
 
@@ -57,17 +58,18 @@ def _copy_weights(old: keras.Layer, new: keras.Layer, plan: Plan) -> None:
 def _resized(
     model: keras.Model,
     config: Mapping[str, Any],
-    sizes: Mapping[int, Mapping[str, Any]],
+    sizes: Mapping[int, Mapping[tuple, Any]],
 ) -> dict[str, Any]:
     """The config of a model with the new sizes of its layers."""
-    by_name = {layer.name: layer for layer in direct_layers(model)}
+    by_name = {each.name: each for each in direct_operations(model)}
     entries = []
     for entry in config["layers"]:
         layer = by_name.get(entry["config"].get("name"))
         if layer is not None:
-            inner = {**entry["config"], **sizes.get(id(layer), {})}
+            inner = entry["config"]
             if isinstance(layer, keras.Model) and "layers" in inner:
                 inner = _resized(layer, inner, sizes)
+            inner = changed_config(inner, sizes.get(id(layer), {}))
             # Recorded build shapes belong to the old sizes.
             kept = {k: v for k, v in entry.items() if k != "build_config"}
             entry = {**kept, "config": inner}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.graph import Analysis, Observation, Step
-from keras_apoptosis.graph.trace import Consumer
+from keras_apoptosis.graph import Analysis, Observation
+from keras_apoptosis.graph.trace import Block, Consumer
 from keras_apoptosis.surgery.absorption import absorber_of, response_to
 from keras_apoptosis.surgery.removal import Removal, Replacement
 
@@ -48,17 +48,19 @@ class Draft:
         group = self.analysis.groups[number]
         gone = removal[group.name]
         stay = np.setdiff1d(np.arange(group.size), gone)
+        incoming = None
         for observation in group.observations:
             given = removal.replacement(group.name, observation.name)
-            seen: set[int] = set()
+            incoming = given.arrays().get("incoming", incoming)
+            seen: set[tuple] = set()
             for consumer, places in observation.consumers:
                 # Calls that share a weight share the replacement as well.
-                if id(consumer.kernel) not in seen:
-                    seen.add(id(consumer.kernel))
+                key = (id(consumer.kernel), consumer.axis)
+                if key not in seen:
+                    seen.add(key)
                     self._absorb(
                         observation, consumer, places, given, gone, stay
                     )
-        incoming = given.arrays().get("incoming")
         if incoming is not None:
             self._average_incoming(number, incoming, stay)
 
@@ -79,7 +81,7 @@ class Draft:
             full[gone] = constant
             self._absorb_constant(observation, consumer, places, full)
         if mixing is not None and mixing.any():
-            mask = getattr(consumer.step.operation, "kernel_mask", None)
+            mask = getattr(consumer.layer, "kernel_mask", None)
             kernel = self.change(consumer.kernel)
             if mask is not None:
                 kernel *= self.value(mask)
@@ -99,35 +101,41 @@ class Draft:
         places: np.ndarray,
         constants: np.ndarray,
     ) -> None:
-        kernel = self.value(consumer.kernel).astype("float64")
-        mask = getattr(consumer.step.operation, "kernel_mask", None)
+        weights = {
+            id(variable): self.value(variable)
+            for variable in consumer.layer.variables
+        }
+        kernel = weights[id(consumer.kernel)].astype("float64")
+        mask = getattr(consumer.layer, "kernel_mask", None)
         if mask is not None:
             kernel = kernel * self.value(mask)
+        weights[id(consumer.kernel)] = kernel
         shift, uneven = response_to(
-            constants, self.analysis, observation, consumer, places, kernel
+            constants, self.analysis, observation, consumer, places, weights
         )
-        name = consumer.step.path
+        name = consumer.path
         if uneven:
             self.notes.append(
                 f"'{name}' sees the replaced constant unevenly at its "
                 f"borders: it is exact on average, off by {uneven:.3g} RMS"
             )
-        absorber = absorber_of(self.analysis.graph, consumer.step)
+        absorber = absorber_of(self.analysis.graph, consumer)
         if absorber is None:
             self.notes.append(
                 f"'{name}' has no bias that could take the constant part of "
                 f"the replacement: dropped, {np.sqrt(np.mean(shift**2)):.3g} "
                 "RMS of its output"
             )
-        for variable, sign in absorber or ():
-            self.change(variable)[...] += sign * shift
+        for variable, part, sign in absorber or ():
+            value = self.change(variable)
+            value[part] += sign * shift.reshape(value[part].shape)
 
     def _average_incoming(
         self, number: int, incoming: np.ndarray, stay: np.ndarray
     ) -> None:
         analysis = self.analysis
-        for step in _producers(analysis, number):
-            for variable in step.operation.trainable_weights:
+        for block in _producers(analysis, number):
+            for variable in block.layer.trainable_weights:
                 for axis, labels in analysis.trace.axes.get(
                     id(variable), {}
                 ).items():
@@ -139,9 +147,9 @@ class Draft:
                         )
 
 
-def _producers(analysis: Analysis, number: int) -> list[Step]:
+def _producers(analysis: Analysis, number: int) -> list[Block]:
     return [
-        block.step
+        block
         for block in analysis.trace.blocks
         if analysis.group_of[block.start] == number
     ]

@@ -22,14 +22,15 @@ class Plan:
         values: New value of each weight that changes, by `id`.
         kept: For each weight that shrinks, by `id`, and each of its axes the
             positions that stay.
-        config: For each layer that shrinks, by `id`, the new config entries.
+        config: For each layer that shrinks, by `id`, the new config entries,
+            by their path in its config.
         shapes: New shape of each tensor of the graph that shrinks, by key.
         notes: What could not be done exactly, for people.
     """
 
     values: dict[int, np.ndarray]
     kept: dict[int, dict[int, np.ndarray]]
-    config: dict[int, dict[str, Any]]
+    config: dict[int, dict[tuple, Any]]
     shapes: dict[int, tuple]
     notes: tuple[str, ...]
 
@@ -51,6 +52,10 @@ def make_plan(analysis: Analysis, removal: Removal) -> Plan:
             draft.replace(number, removal)
     stays = _staying(analysis, removal)
     kept = _kept(analysis, stays)
+    for scale in trace.scales.values():
+        part = stays(scale.labels).size / scale.labels.size
+        if part < 1:
+            draft.change(scale.variable)[...] *= part**scale.power
     for key, axes in kept.items():
         value = draft.value(trace.variables[key])
         for axis, positions in axes.items():
@@ -64,13 +69,23 @@ def make_plan(analysis: Analysis, removal: Removal) -> Plan:
         if any(stays(s.labels).size < s.labels.size for s in sizes.values())
     }
     shapes = {}
-    for key, units in trace.units.items():
-        count = stays(units.labels).size
-        if count < units.labels.size:
-            shape = list(trace.graph.tensors[key].shape)
-            shape[units.axis] = count
+    for key, axes in trace.units.items():
+        shape = list(trace.graph.tensors[key].shape)
+        for axis, units in axes.items():
+            shape[axis] = stays(units.labels).size
+        if tuple(shape) != tuple(trace.graph.tensors[key].shape):
             shapes[key] = tuple(shape)
-    return Plan(draft.finished(), kept, config, shapes, tuple(draft.notes))
+    notes = [*draft.notes, *_readings(analysis, removal)]
+    return Plan(draft.finished(), kept, config, shapes, tuple(notes))
+
+
+def work_after(analysis: Analysis, removal: Removal) -> float:
+    """Counts the multiplications of a forward pass after a removal."""
+    stays = _staying(analysis, removal)
+    return sum(
+        each.factor * math.prod(stays(labels).size for labels in each.axes)
+        for each in analysis.trace.work
+    )
 
 
 def parameters_after(analysis: Analysis, removal: Removal) -> int:
@@ -84,6 +99,23 @@ def parameters_after(analysis: Analysis, removal: Removal) -> int:
             shape[axis] = positions.size
         count += math.prod(shape)
     return count
+
+
+def _readings(analysis: Analysis, removal: Removal) -> list[str]:
+    """What is read as a mean, though the removal means zero."""
+    found = {}
+    for number, group in enumerate(analysis.groups):
+        if group.name in removal:
+            for each in analysis.trace.consumers:
+                if (
+                    each.mean
+                    and analysis.member(each.units.labels, number).any()
+                ):
+                    found[
+                        f"'{each.path}' takes the units that left '"
+                        f"{group.name}' as the mean of those that stay"
+                    ] = None
+    return list(found)
 
 
 def _staying(

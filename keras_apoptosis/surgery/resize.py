@@ -11,7 +11,11 @@ from keras import ops
 
 from keras_apoptosis import keras_state
 from keras_apoptosis.graph import Analysis, Step
-from keras_apoptosis.graph.reading import as_function, models_of
+from keras_apoptosis.graph.reading import (
+    as_function,
+    layers_inside,
+    models_of,
+)
 from keras_apoptosis.surgery.plan import Plan
 
 
@@ -63,8 +67,11 @@ def _refresh(model: keras.Model, touched: list[keras.Layer]) -> None:
     if optimizer is not None:
         keras_state.reindex(optimizer)
     models = list(models_of(model))
-    for layer in [*touched, *models]:
-        keras_state.track_again(layer)
+    for layer in touched:
+        for inner in reversed(layers_inside(layer)):
+            keras_state.track_again(inner)
+    for each in models:
+        keras_state.track_again(each)
     for each in models:
         keras_state.forget_compiled(each)
     keras_state.hand_over(model)
@@ -119,10 +126,15 @@ def _new_attributes(
     found, seen = [], set()
     for step in analysis.graph.steps:
         layer = step.operation
-        if id(layer) in seen or not isinstance(layer, keras.Layer):
+        if id(layer) in seen:
             continue
         seen.add(id(layer))
         config = plan.config.get(id(layer), {})
+        if not isinstance(layer, keras.Layer):
+            if config:
+                new = keras_state.function_attributes(layer, config)
+                found.append((layer, new))
+            continue
         old_shapes = keras_state.build_shapes(layer)
         new_shapes = _with_new_shapes(
             old_shapes, plan, _input_keys(analysis, step)
@@ -135,19 +147,22 @@ def _new_attributes(
         old, old_sizes = keras_state.pristine(layer, {}, old_shapes)
         new, new_sizes = keras_state.pristine(layer, config, new_shapes)
         _check_sizes(layer, old_sizes, new_sizes, plan)
-        before = keras_state.plain_attributes(old)
-        found.append(
-            (
-                layer,
-                {
-                    name: value
-                    for name, value in keras_state.plain_attributes(new).items()
-                    if name in layer.__dict__
-                    and not _same(value, before.get(name))
-                },
-            )
-        )
+        parts = (layers_inside(each) for each in (layer, old, new))
+        for part, before, after in zip(*parts, strict=True):
+            found.append((part, _differing(part, before, after)))
     return found
+
+
+def _differing(
+    layer: keras.Layer, old: keras.Layer, new: keras.Layer
+) -> dict[str, Any]:
+    """Plain attributes that differ between two twins of a layer."""
+    before = keras_state.plain_attributes(old)
+    return {
+        name: value
+        for name, value in keras_state.plain_attributes(new).items()
+        if name in layer.__dict__ and not _same(value, before.get(name))
+    }
 
 
 def _check_sizes(

@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import keras_apoptosis as ka
 from keras_apoptosis.graph import analyse
@@ -112,41 +112,34 @@ class Odd(layers.Layer):
 FROZEN = {
     "no rule": "Odd 'odd' is of a kind that has no rule",
     "lambda": "Lambda 'double' is of a kind that has no rule",
-    "softmax": "has the activation 'softmax', which may mix units",
-    "layer norm": "LayerNormalization 'norm' is of a kind that has no rule",
-    "grouped": "Conv2D 'grouped' is a grouped convolution",
-    "broadcast": "broadcasts shapes",
+    "softmax": "Activation 'activation' mixes them",
+    "layer norm": "LayerNormalization 'norm' normalizes over them",
+    "constant": "joins them with a tensor whose units",
+    "slice": "picks them by their place",
+    "split": "cuts them in pieces of fixed sizes",
     "input": "joins them with a tensor whose units cannot leave",
-    "axis": "normalizes axis 1, not the units' own",
 }
 
 
 def frozen_model(kind):
     inputs = keras.Input((6,))
-    if kind in ("grouped", "axis"):
-        inputs = keras.Input((5, 5, 2) if kind == "grouped" else (3, 6))
+    x = layers.Dense(4, name="one")(inputs)
     if kind == "input":
         inputs = keras.Input((4,))
-    make = layers.Conv2D(4, 3, name="one") if kind == "grouped" else None
-    x = (make or layers.Dense(4, name="one"))(inputs)
-    if kind == "broadcast":
-        x = layers.Add()([x, layers.Dense(1)(inputs)])
-    elif kind == "input":
-        x = layers.Add()([x, inputs])
+        x = layers.Add()([layers.Dense(4, name="one")(inputs), inputs])
     else:
         middle = {
-            "no rule": lambda: Odd(name="odd"),
-            "lambda": lambda: layers.Lambda(
+            "no rule": Odd(name="odd"),
+            "lambda": layers.Lambda(
                 lambda x: 2 * x, name="double", output_shape=(4,)
             ),
-            "softmax": lambda: layers.Activation("softmax"),
-            "layer norm": lambda: layers.LayerNormalization(name="norm"),
-            "grouped": lambda: layers.Conv2D(4, 1, groups=2, name="grouped"),
-            "axis": lambda: layers.BatchNormalization(axis=1),
+            "softmax": layers.Activation("softmax", name="activation"),
+            "layer norm": layers.LayerNormalization(name="norm"),
+            "constant": lambda x: x * np.arange(4.0, dtype="float32"),
+            "slice": lambda x: x[:, :3],
+            "split": lambda x: ops.split(x, [1], axis=-1)[1],
         }
-        x = middle[kind]()(x)
-    if len(x.shape) > 2:
-        x = layers.Flatten()(x)
+        x = middle[kind](x)
     return keras.Model(inputs, layers.Dense(2)(x))
 
 
@@ -266,5 +259,5 @@ def test_report_says_what_is_frozen():
     text = ka.report(frozen_model("no rule"))
     assert "Odd 'odd' is of a kind that has no rule" in text
     text = ka.report(CATALOGUE["mlp"]())
-    # A unit of `one` has 6 + 1 weights in and 7 out.
-    assert re.search(r"one +8 +14$", text, re.MULTILINE)
+    # A unit of `one` has 6 + 1 weights in and 7 out; 2 * (6 + 7) operations.
+    assert re.search(r"one +8 +14 +26$", text, re.MULTILINE)
