@@ -158,7 +158,7 @@ def report(model: keras.Model) -> str:
      group    units   parameters a unit   FLOPs a unit   frozen because
      ─────...
      hidden       8                   7             12
-     logits       2                                      they are an output...
+     logits       2                                      the model returns them
     """
     from keras_apoptosis.graph import analyse
     from keras_apoptosis.surgery import Removal

@@ -64,7 +64,7 @@ TABLE = {
     ),
     "output layer": (
         lambda m: ka.shrink(m, ka.Removal({"out": [0]})),
-        "'out' cannot leave: they are an output of the model",
+        "'out' cannot leave: the model returns them",
     ),
     "index out of range": (
         lambda m: ka.shrink(m, ka.Removal({"one": [4]})),

@@ -173,41 +173,44 @@ def analyse(model: keras.Model) -> Analysis:
     """Finds the groups of a model, with the trace they come from."""
     result = trace(read(model), rule_of, BORDER)
     group_of, index_of, sizes, blocks_of = _number(result)
-    frozen: dict[int, dict[str, None]] = {}
-    for labels, reason in result.frozen:
-        for group in np.unique(group_of[labels]):
-            frozen.setdefault(int(group), {})[reason] = None
+
+    def groups_of(labels: np.ndarray) -> list[int]:
+        return np.unique(group_of[labels[labels != FIXED]]).tolist()
+
+    held: dict[int, dict[str, list[str]]] = {}
+    for labels, who, why in result.frozen:
+        for group in groups_of(labels):
+            held.setdefault(group, {}).setdefault(why, []).append(who)
+    carriers: dict[int, list[Any]] = {}
+    for owner, labels in result.carriers:
+        for group in groups_of(labels):
+            carriers.setdefault(group, []).append(owner)
+    readers: dict[int, list[Consumer]] = {}
+    for consumer in result.consumers:
+        for group in groups_of(consumer.units.labels):
+            readers.setdefault(group, []).append(consumer)
 
     draft = Analysis(result, (), group_of, index_of)
     groups = []
+    names: set[str] = set()
     for number, size in enumerate(sizes):
         producers = [result.blocks[b] for b in blocks_of[number]]
-        carriers = [
-            owner
-            for owner, labels in result.carriers
-            if draft.member(labels, number).any()
+        read_by = readers.get(number, [])
+        reasons = [
+            _together(who, why) for why, who in held.get(number, {}).items()
         ]
-        readers = [
-            consumer
-            for consumer in result.consumers
-            if draft.member(consumer.units.labels, number).any()
-        ]
-        reasons = list(frozen.get(number, {}))
-        observations, uneven = _observations(draft, number, size, readers)
-        if uneven:
-            reasons.append(uneven)
-        if not readers and not reasons:
+        if not read_by and not reasons:
             reasons.append("no layer reads them")
         groups.append(
             UnitGroup(
-                name=producers[0].path,
+                name=_new_name(producers[0].path, names),
                 size=size,
                 producers=_distinct(each.owner for each in producers),
-                carriers=_distinct(carriers),
-                consumers=_distinct(each.owner for each in readers),
+                carriers=_distinct(carriers.get(number, [])),
+                consumers=_distinct(each.owner for each in read_by),
                 removable=not reasons,
                 reason="; ".join(reasons),
-                observations=observations,
+                observations=_observations(draft, number, size, read_by),
             )
         )
     return dataclasses.replace(draft, groups=tuple(groups))
@@ -217,46 +220,92 @@ def _distinct(layers: Iterable[Any]) -> list[Any]:
     return list({id(layer): layer for layer in layers}.values())
 
 
+def _together(who: list[str], why: str) -> str:
+    first, *more = dict.fromkeys(who)
+    others = f", and {len(more)} more like it," if more else ""
+    return f"{first}{others} {why}"
+
+
+def _new_name(path: str, names: set[str]) -> str:
+    """A name that no other group has: one layer may begin several."""
+    name, count = path, 1
+    while name in names:
+        count += 1
+        name = f"{path}/{count}"
+    names.add(name)
+    return name
+
+
 def _number(
     trace: Trace,
 ) -> tuple[np.ndarray, np.ndarray, list[int], list[list[int]]]:
-    """Numbers groups and units; blocks with a unit in common are a group."""
-    same = trace.same_units()
-    count = len(trace.blocks)
-    if not count:
+    """Numbers groups and units.
+
+    A group are units of layers that have units in common, as far as the same
+    layers read them: of a stream that grows by concatenation, those that came
+    first and those that came later are two.
+    """
+    unit_of = trace.same_units()
+    if not unit_of.size:
         return np.zeros(0, int), np.zeros(0, int), [], []
     block_of = np.repeat(
-        np.arange(count), [b.stop - b.start for b in trace.blocks]
+        np.arange(len(trace.blocks)),
+        [block.stop - block.start for block in trace.blocks],
     )
+    kind = _kinds(trace, unit_of)[unit_of]
+    # Labels of one layer and one kind belong together, and so do one unit's.
+    _, part = np.unique(np.stack([block_of, kind]), axis=1, return_inverse=True)
+    part = part.reshape(-1)
+    count = part.max() + 1
     links = coo_array(
-        (np.ones(same.size), (block_of, count + same)),
-        shape=(count + same.size, count + same.size),
+        (np.ones(part.size), (part, count + unit_of)),
+        shape=(count + unit_of.size, count + unit_of.size),
     )
-    component = connected_components(links, directed=False)[1][:count]
-    # Number groups by their first block: from the input to the output.
+    component = connected_components(links, directed=False)[1][part]
+    # Number groups by their first label: from the input to the output.
     _, first, inverse = np.unique(
         component, return_index=True, return_inverse=True
     )
-    rank = np.argsort(np.argsort(first))
-    group_of_block = rank[inverse]
-    group_of = group_of_block[block_of]
-    index_of = np.zeros(same.size, int)
+    group_of = np.argsort(np.argsort(first))[inverse]
+    index_of = np.zeros(unit_of.size, int)
     sizes, blocks_of = [], []
     for group in range(first.size):
         labels = np.flatnonzero(group_of == group)
         _, seen, place = np.unique(
-            same[labels], return_index=True, return_inverse=True
+            unit_of[labels], return_index=True, return_inverse=True
         )
         index_of[labels] = np.argsort(np.argsort(seen))[place]
         sizes.append(seen.size)
-        blocks_of.append(list(np.flatnonzero(group_of_block == group)))
+        blocks_of.append(np.unique(block_of[labels]).tolist())
     return group_of, index_of, sizes, blocks_of
+
+
+def _kinds(trace: Trace, unit_of: np.ndarray) -> np.ndarray:
+    """For each unit a number that tells who reads it, how often, and holds it.
+
+    A sum of random numbers, one for each reader and source.
+    """
+    rng = np.random.default_rng(0)
+    total = np.zeros(unit_of.size, "uint64")
+
+    def add(labels: np.ndarray) -> None:
+        number = rng.integers(2**64, dtype="uint64")
+        np.add.at(total, unit_of[labels], number)
+
+    for labels, _, _ in trace.frozen:
+        held = np.unique(unit_of[labels])
+        total[held] += rng.integers(2**64, dtype="uint64")
+    for consumer in trace.consumers:
+        labels, sources = consumer.units.labels, consumer.units.sources
+        for source in np.unique(sources[labels != FIXED]):
+            add(labels[(labels != FIXED) & (sources == source)])
+    return np.unique(total, return_inverse=True)[1].reshape(-1)
 
 
 def _observations(
     draft: Analysis, group: int, size: int, readers: list[Consumer]
-) -> tuple[tuple[Observation, ...], str]:
-    """The observations of a group, and why there are none, if so."""
+) -> tuple[Observation, ...]:
+    """The observations of a group."""
     parts: list[tuple[int, Consumer, np.ndarray]] = []
     for consumer in readers:
         if consumer.kernel is None:  # It takes what it takes.
@@ -266,11 +315,6 @@ def _observations(
         for source in np.unique(units.sources[mine]):
             places = np.flatnonzero(mine & (units.sources == source))
             index = draft.index_of[units.labels[places]]
-            if set(np.bincount(index, minlength=size)) != {places.size // size}:
-                return (), (
-                    f"'{consumer.path}' does not read every one of them "
-                    "equally often"
-                )
             order = places[np.argsort(index, kind="stable")]
             parts.append((int(source), consumer, order.reshape(size, -1).T))
     # One weight that reads at several calls needs one replacement for all.
@@ -301,4 +345,4 @@ def _observations(
                 ),
             )
         )
-    return tuple(observations), ""
+    return tuple(observations)

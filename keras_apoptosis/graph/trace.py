@@ -124,7 +124,7 @@ class Trace:
             its config, by path.
         scales: Weights whose scale follows the number of units.
         work: Multiplications, call by call.
-        frozen: Labels that must not leave, with the reason.
+        frozen: Labels that must not leave, with who holds them, and why.
     """
 
     def __init__(self, graph: Graph, rule_of: Callable[[Any], Any]):
@@ -140,26 +140,27 @@ class Trace:
         self.sizes: dict[int, dict[tuple, Size]] = {}
         self.scales: dict[int, Scale] = {}
         self.work: list[Work] = []
-        self.frozen: list[tuple[np.ndarray, str]] = []
+        self.frozen: list[tuple[np.ndarray, str, str]] = []
         self.ties: list[tuple[np.ndarray, np.ndarray]] = []
 
     @property
     def label_count(self) -> int:
         return self.blocks[-1].stop if self.blocks else 0
 
-    def tie(self, first: np.ndarray, second: np.ndarray, reason: str) -> None:
+    def tie(self, first: np.ndarray, second: np.ndarray, who: str) -> None:
         """Makes the units at the same places of two arrays one unit."""
         for one, other in ((first, second), (second, first)):
             # What never leaves holds back whatever is tied to it.
-            self.freeze(one[(one != FIXED) & (other == FIXED)], reason)
+            held = one[(one != FIXED) & (other == FIXED)]
+            self.freeze(held, who, "ties them to what cannot leave")
         both = (first != FIXED) & (second != FIXED) & (first != second)
         if both.any():
             self.ties.append((first[both], second[both]))
 
-    def freeze(self, labels: np.ndarray, reason: str) -> None:
+    def freeze(self, labels: np.ndarray, who: str, why: str) -> None:
         labels = labels[labels != FIXED]
         if labels.size:
-            self.frozen.append((labels, reason))
+            self.frozen.append((labels, who, why))
 
     def own(self, variable: Any, axis: int, labels: np.ndarray) -> None:
         """Records that units own the slices of a weight along an axis."""
@@ -460,17 +461,17 @@ class Call:
 
     def tie(self, first: np.ndarray, second: np.ndarray) -> None:
         """Makes the units at the same places of two arrays one unit."""
-        self.trace.tie(first, second, self._says("ties them"))
+        self.trace.tie(first, second, self.who)
 
     def freeze(self, why: str, units: Iterable[Units] | None = None) -> None:
         """Keeps units (default: of all inputs) from leaving."""
         if units is None:
             units = [u for axes in self.inputs for u in axes.values()]
         for each in units:
-            self.trace.freeze(each.labels, self._says(why))
+            self.trace.freeze(each.labels, self.who, why)
 
     def freeze_labels(self, why: str, labels: np.ndarray) -> None:
-        self.trace.freeze(labels, self._says(why))
+        self.trace.freeze(labels, self.who, why)
 
     def emit(
         self,
@@ -510,9 +511,10 @@ class Call:
             if variable is not None:
                 yield variable, axis
 
-    def _says(self, why: str) -> str:
-        kind = type(self.layer).__name__
-        return f"{kind} '{self.path}' {why}"
+    @property
+    def who(self) -> str:
+        """How reasons call the layer."""
+        return f"{type(self.layer).__name__} '{self.path}'"
 
 
 def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
@@ -538,5 +540,5 @@ def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
             result.units[key] = axes
     for key in graph.outputs:
         for units in result.units.get(key, NONE).values():
-            result.freeze(units.labels, "they are an output of the model")
+            result.freeze(units.labels, "the model", "returns them")
     return result

@@ -135,9 +135,11 @@ def pre_points(analysis: Analysis, number: int) -> list[Point]:
     points = []
     for block in analysis.trace.blocks:
         step = block.step
-        if analysis.group_of[block.start] == number and step is not None:
+        mine = analysis.group_of[block.start : block.stop] == number
+        if step is not None and mine.any():
             made = analysis.trace.units[step.outputs[0]].values()
-            units = next(u for u in made if block.start in u.labels)
+            first = block.start + int(mine.argmax())
+            units = next(u for u in made if first in u.labels)
             places = analysis.positions(units.labels, number)
             before = functools.partial(_before_activation, step)
             parts = [(step.inputs[0], units.axis, places, before)]

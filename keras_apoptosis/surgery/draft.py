@@ -151,5 +151,5 @@ def _producers(analysis: Analysis, number: int) -> list[Block]:
     return [
         block
         for block in analysis.trace.blocks
-        if analysis.group_of[block.start] == number
+        if (analysis.group_of[block.start : block.stop] == number).any()
     ]

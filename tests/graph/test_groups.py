@@ -30,7 +30,7 @@ def test_mlp():
     assert roles(groups["one"]) == (["one"], ["two"])
     assert groups["one"].removable
     assert not groups["logits"].removable
-    assert groups["logits"].reason == "they are an output of the model"
+    assert groups["logits"].reason == "the model returns them"
 
 
 def test_residual_stream_is_one_group_with_a_point_for_each_reader():

@@ -19,7 +19,7 @@ def test_equals_masking(name, replace):
         and not group.removable
         and group.name not in HELD_BACK.get(name, ())
     }
-    assert frozen <= {"they are an output of the model"}
+    assert frozen <= {"the model returns them"}
     removal = removal_of(model, seed=2, replace=replace)
     tolerance = 3e-2 if name == "mixed_precision" else 2e-4
     report, _ = check_equal_to_masking(model, removal, tolerance=tolerance)
