@@ -61,7 +61,7 @@ def test_a_pristine_twin_has_sizes_and_no_values():
     layer = layers.Dense(3, name="same")
     layer.build((None, 4))
     twin, sizes = keras_state.pristine(
-        layer, {"units": 5}, {"input_shape": (None, 2)}
+        layer, {("units",): 5}, {"input_shape": (None, 2)}
     )
     assert twin.units == 5
     assert twin.name == "same"

@@ -227,7 +227,7 @@ def _together(who: list[str], why: str) -> str:
 
 
 def _new_name(path: str, names: set[str]) -> str:
-    """A name that no other group has: one layer may begin several."""
+    """A name that is not taken yet: one layer may begin several groups."""
     name, count = path, 1
     while name in names:
         count += 1
@@ -331,12 +331,13 @@ def _observations(
             key = (id(consumer.kernel), consumer.axis, int(place))
             merged[root(source)] = root(owner.setdefault(key, source))
     observations = []
+    names: set[str] = set()
     for start in sorted({root(source) for source, _, _ in parts}):
         mine = [part for part in parts if root(part[0]) == start]
         sources = tuple(sorted({source for source, _, _ in mine}))
         observations.append(
             Observation(
-                name=draft.trace.sources[start].path,
+                name=_new_name(draft.trace.sources[start].path, names),
                 sources=sources,
                 consumers=tuple((c, places) for _, c, places in mine),
                 measurable=all(

@@ -498,6 +498,8 @@ class Call:
         elif self.step is not None and output is not None:
             tensor = self.step.outputs[output]
         path = f"{self.path}:{output}" if output else self.path
+        if within is not None or output is None:
+            path = f"{self.path} (inside)"
         index = len(self.trace.sources)
         units = Units(axis, labels, np.full(labels.size, index))
         self.trace.sources.append(

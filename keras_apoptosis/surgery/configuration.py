@@ -31,7 +31,12 @@ def resized_copy(model: keras.Model, graph: Graph, plan: Plan) -> keras.Model:
         )
     config = _resized(model, config, plan.config)
     with keras.saving.custom_object_scope(
-        {each.__name__: each for each in classes}
+        # Not Keras' own: it has a layer and a function of one name.
+        {
+            each.__name__: each
+            for each in classes
+            if not each.__module__.startswith("keras.")
+        }
     ):
         copy = type(model).from_config(config)
     for old, new in zip(graph.steps, read(copy).steps, strict=True):

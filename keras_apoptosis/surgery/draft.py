@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from keras import ops
 
+from keras_apoptosis import keras_state
 from keras_apoptosis.graph import Analysis, Observation
 from keras_apoptosis.graph.trace import Block, Consumer
 from keras_apoptosis.surgery.absorption import absorber_of, response_to
@@ -18,29 +19,34 @@ class Draft:
 
     def __init__(self, analysis: Analysis):
         self.analysis = analysis
-        self.values: dict[int, np.ndarray] = {}
-        self.variables: dict[int, Any] = {}
+        self.changed: dict[int, np.ndarray] = {}
+        self.dtypes: dict[int, np.dtype] = {}
         self.notes: list[str] = []
 
     def value(self, variable: Any) -> np.ndarray:
-        """The value of a weight so far."""
-        self.variables[id(variable)] = variable
-        if id(variable) not in self.values:
-            self.values[id(variable)] = ops.convert_to_numpy(variable.value)
-        return self.values[id(variable)]
+        """The value of a weight so far, to read only."""
+        if id(variable) in self.changed:
+            return self.changed[id(variable)]
+        return keras_state.peek(variable)
 
     def change(self, variable: Any) -> np.ndarray:
         """The value of a weight so far, in double precision, to write in."""
-        value = self.value(variable).astype("float64")
-        self.values[id(variable)] = value
-        return value
+        value = self.value(variable)
+        self.dtypes.setdefault(id(variable), value.dtype)
+        self.changed[id(variable)] = value.astype("float64")
+        return self.changed[id(variable)]
+
+    def cut(self, variable: Any, positions: Mapping[int, np.ndarray]) -> None:
+        """Leaves only some positions along axes of a weight."""
+        value = self.value(variable)
+        self.dtypes.setdefault(id(variable), value.dtype)
+        self.changed[id(variable)] = cut(value, positions)
 
     def finished(self) -> dict[int, np.ndarray]:
+        """The new values of the weights that change."""
         return {
-            key: value.astype(
-                ops.convert_to_numpy(self.variables[key].value).dtype
-            )
-            for key, value in self.values.items()
+            key: value.astype(self.dtypes[key], copy=False)
+            for key, value in self.changed.items()
         }
 
     def replace(self, number: int, removal: Removal) -> None:
@@ -145,6 +151,13 @@ class Draft:
                         rows[place[stay]] = np.tensordot(
                             incoming, rows[place], 1
                         )
+
+
+def cut(value: np.ndarray, kept: Mapping[int, np.ndarray]) -> np.ndarray:
+    """What is left of an array with only some positions of some axes."""
+    for axis in sorted(kept, key=lambda axis: kept[axis].size):
+        value = np.take(value, kept[axis], axis)
+    return value
 
 
 def _producers(analysis: Analysis, number: int) -> list[Block]:

@@ -57,10 +57,7 @@ def make_plan(analysis: Analysis, removal: Removal) -> Plan:
         if part < 1:
             draft.change(scale.variable)[...] *= part**scale.power
     for key, axes in kept.items():
-        value = draft.value(trace.variables[key])
-        for axis, positions in axes.items():
-            value = np.take(value, positions, axis)
-        draft.values[key] = value
+        draft.cut(trace.variables[key], axes)
     config = {
         layer: {
             name: size.value(stays(size.labels)) for name, size in sizes.items()

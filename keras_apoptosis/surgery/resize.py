@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_apoptosis import keras_state
 from keras_apoptosis.graph import Analysis, Step
@@ -16,6 +15,7 @@ from keras_apoptosis.graph.reading import (
     layers_inside,
     models_of,
 )
+from keras_apoptosis.surgery.draft import cut
 from keras_apoptosis.surgery.plan import Plan
 
 
@@ -100,18 +100,15 @@ def _new_slots(
     weights = keras_state.weights_of(optimizer)
     found = []
     for slot, axes in keras_state.slots_of(optimizer, weights):
-        value, cut = None, False
-        for axis, origin in enumerate(axes):
-            if origin is None:
-                continue
-            index, of = origin
-            positions = plan.kept.get(id(weights[index]), {}).get(of)
-            if positions is not None:
-                if value is None:
-                    value = ops.convert_to_numpy(slot.value)
-                value, cut = np.take(value, positions, axis), True
-        if cut:
-            found.append((slot, value))
+        kept = {
+            axis: plan.kept[id(weights[origin[0]])][origin[1]]
+            for axis, origin in enumerate(axes)
+            if origin is not None
+            and origin[1] in plan.kept.get(id(weights[origin[0]]), {})
+        }
+        if kept:
+            value = keras_state.peek(slot)
+            found.append((slot, cut(value, kept)))
     return found
 
 
@@ -124,6 +121,7 @@ def _new_attributes(
     made twice, as it was and as it becomes, and takes over what differs.
     """
     found, seen = [], set()
+    twins: dict[str, tuple] = {}
     for step in analysis.graph.steps:
         layer = step.operation
         if id(layer) in seen:
@@ -144,25 +142,40 @@ def _new_attributes(
         if isinstance(layer, keras.Model):
             found.append((layer, keras_state.built_with(new_shapes)))
             continue
-        old, old_sizes = keras_state.pristine(layer, {}, old_shapes)
-        new, new_sizes = keras_state.pristine(layer, config, new_shapes)
+        own = {**layer.get_config(), "name": None}
+        kind = repr((type(layer), own, config, old_shapes, new_shapes))
+        if kind not in twins:  # Most models repeat their blocks.
+            twins[kind] = _twins(layer, config, old_shapes, new_shapes)
+        old_sizes, new_sizes, changes = twins[kind]
         _check_sizes(layer, old_sizes, new_sizes, plan)
-        parts = (layers_inside(each) for each in (layer, old, new))
-        for part, before, after in zip(*parts, strict=True):
-            found.append((part, _differing(part, before, after)))
+        for part, new in zip(layers_inside(layer), changes, strict=True):
+            has = {k: v for k, v in new.items() if k in part.__dict__}
+            found.append((part, has))
     return found
 
 
-def _differing(
-    layer: keras.Layer, old: keras.Layer, new: keras.Layer
-) -> dict[str, Any]:
-    """Plain attributes that differ between two twins of a layer."""
-    before = keras_state.plain_attributes(old)
-    return {
-        name: value
-        for name, value in keras_state.plain_attributes(new).items()
-        if name in layer.__dict__ and not _same(value, before.get(name))
-    }
+def _twins(
+    layer: keras.Layer, config: dict[tuple, Any], old_shapes: Any, shapes: Any
+) -> tuple[list[tuple], list[tuple], list[dict[str, Any]]]:
+    """What distinguishes a layer as it was from the same as it becomes.
+
+    Returns:
+        The shapes of its weights, before and after; and for it and each
+        layer inside it the plain attributes that differ.
+    """
+    old, old_sizes = keras_state.pristine(layer, {}, old_shapes)
+    new, new_sizes = keras_state.pristine(layer, config, shapes)
+    changes = []
+    for one, other in zip(layers_inside(old), layers_inside(new), strict=True):
+        before = keras_state.plain_attributes(one)
+        changes.append(
+            {
+                name: value
+                for name, value in keras_state.plain_attributes(other).items()
+                if not _same(value, before.get(name))
+            }
+        )
+    return old_sizes, new_sizes, changes
 
 
 def _check_sizes(

@@ -6,7 +6,7 @@ import pytest
 
 import keras_apoptosis as ka
 from keras_apoptosis.graph import analyse
-from tests.architectures import CATALOGUE, generate, randomize, sample
+from tests.architectures import CATALOGUE, randomize, sample
 from tests.masking import masked_outputs, outputs_of, reachable
 
 TOLERANCE = {"rtol": 2e-4, "atol": 2e-4}
@@ -134,15 +134,6 @@ def test_constants_without_a_bias_are_dropped_and_said():
     lost = np.sqrt(np.mean((2 * kernel[0]) ** 2))
     assert "'two' has no bias" in report.notes[0]
     assert f"{lost:.3g}" in report.notes[0]
-
-
-@pytest.mark.parametrize("seed", range(25))
-def test_random_architectures(seed):
-    model = randomize(generate(seed), seed)
-    removal = removal_of(model, seed, share=0.4)
-    if not len(removal):
-        pytest.skip("this architecture has nothing that may leave")
-    check_equal_to_masking(model, removal, seed)
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
