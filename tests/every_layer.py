@@ -437,7 +437,6 @@ def normalizations_over_other_axes():
     return chain(
         (4, 5),
         dense(6, "one"),
-        layers.LayerNormalization(axis=1),
         layers.BatchNormalization(axis=1),
         layers.Softmax(axis=1),
         dense(2),

@@ -95,6 +95,8 @@ class Graph:
         steps: The calls, each after those whose outputs it reads.
         tensors: The `KerasTensor` of each key. A nested model that is called
             twice has two keys for each of its tensors.
+        whole: Whether it is all of the model: of a subclassed model only the
+            parts that are Sequential or Functional are known.
     """
 
     model: keras.Model
@@ -102,6 +104,7 @@ class Graph:
     outputs: tuple[int, ...]
     steps: tuple[Step, ...]
     tensors: tuple[keras.KerasTensor, ...]
+    whole: bool = True
 
     def run(self, inputs: Any, wanted: Iterable[int]) -> dict[int, Any]:
         """Computes some tensors of the graph, without gradients.
@@ -114,7 +117,16 @@ class Graph:
 
         Returns:
             The wanted tensors, by key.
+
+        Raises:
+            ValueError: If the model is a subclassed one.
         """
+        if not self.whole:
+            raise ValueError(
+                "How a subclassed model calls its parts is not recorded, so "
+                "what they compute on data cannot be followed; a criterion "
+                f"that needs no data can be used. Received: {self.model.name}"
+            )
         wanted = set(wanted)
         needed = self.steps_to(wanted)
         flat = as_function(self.model)._standardize_inputs(inputs)
@@ -148,6 +160,9 @@ class Graph:
 def read(model: keras.Model) -> Graph:
     """Reads a built Sequential or Functional model, nested ones included.
 
+    Of a subclassed model its parts that are Sequential or Functional are
+    read, each by itself: what enters and leaves them stays as it is.
+
     Args:
         model: The model.
 
@@ -156,7 +171,7 @@ def read(model: keras.Model) -> Graph:
 
     Raises:
         ValueError: If `model` is no Keras model, is not built, or is a
-            subclassed model, whose graph Keras does not record.
+            subclassed model without such parts.
     """
     if not isinstance(model, keras.Model):
         raise ValueError(
@@ -164,11 +179,13 @@ def read(model: keras.Model) -> Graph:
             f"(of type {type(model)})"
         )
     function = as_function(model)
-    if function is None:
+    parts = [] if function is not None else _parts(model)
+    if function is None and not parts:
         hint = (
             "Build it first, for instance by `keras.Input` as its first layer"
             if isinstance(model, keras.Sequential)
-            else "Only Sequential and Functional models record their graph"
+            else "Only Sequential and Functional models record their graph, "
+            "and this one has no part that is either"
         )
         raise ValueError(
             f"Cannot read the graph of model '{model.name}'. {hint}. "
@@ -214,10 +231,21 @@ def read(model: keras.Model) -> Graph:
             steps.append(Step(operation, path, inputs, outputs, node_of_step))
         return tuple(keys[id(t)] for t in function.outputs)
 
-    inputs = new_keys(function.inputs)
-    keys = dict(zip((id(t) for t in function.inputs), inputs, strict=True))
-    outputs = walk(function, keys, "")
-    return Graph(model, inputs, outputs, tuple(steps), tuple(tensors))
+    inputs: list[int] = []
+    outputs: list[int] = []
+    for part, prefix in parts or [(function, "")]:
+        entered = new_keys(part.inputs)
+        keys = dict(zip((id(t) for t in part.inputs), entered, strict=True))
+        inputs.extend(entered)
+        outputs.extend(walk(part, keys, prefix))
+    return Graph(
+        model,
+        tuple(inputs),
+        tuple(outputs),
+        tuple(steps),
+        tuple(tensors),
+        whole=not parts,
+    )
 
 
 def as_function(operation: Any) -> Any:
@@ -229,6 +257,17 @@ def as_function(operation: Any) -> Any:
     ):
         return operation
     return None
+
+
+def _parts(model: keras.Model) -> list[tuple[Any, str]]:
+    """The parts of a subclassed model whose graph is recorded."""
+    if isinstance(model, keras.Sequential):
+        return []
+    return [
+        (function, f"{layer.name}/")
+        for layer in model.layers
+        if (function := as_function(layer)) is not None
+    ]
 
 
 def models_of(model: keras.Model) -> Iterator[keras.Model]:

@@ -59,6 +59,7 @@ __all__ = [
     "Contraction",
     "Elementwise",
     "FeedForward",
+    "GroupNorm",
     "NormalizationOverUnits",
     "Passing",
     "Rule",

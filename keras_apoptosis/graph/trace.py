@@ -540,7 +540,8 @@ def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
         made = rule.trace(call)
         for key, axes in zip(step.outputs, made or (), strict=bool(made)):
             result.units[key] = axes
+    who = "the model" if graph.whole else "a part of the model"
     for key in graph.outputs:
         for units in result.units.get(key, NONE).values():
-            result.freeze(units.labels, "the model", "returns them")
+            result.freeze(units.labels, who, "returns them")
     return result

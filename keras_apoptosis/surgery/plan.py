@@ -58,13 +58,6 @@ def make_plan(analysis: Analysis, removal: Removal) -> Plan:
             draft.change(scale.variable)[...] *= part**scale.power
     for key, axes in kept.items():
         draft.cut(trace.variables[key], axes)
-    config = {
-        layer: {
-            name: size.value(stays(size.labels)) for name, size in sizes.items()
-        }
-        for layer, sizes in trace.sizes.items()
-        if any(stays(s.labels).size < s.labels.size for s in sizes.values())
-    }
     shapes = {}
     for key, axes in trace.units.items():
         shape = list(trace.graph.tensors[key].shape)
@@ -72,6 +65,19 @@ def make_plan(analysis: Analysis, removal: Removal) -> Plan:
             shape[axis] = stays(units.labels).size
         if tuple(shape) != tuple(trace.graph.tensors[key].shape):
             shapes[key] = tuple(shape)
+    reached = {
+        id(step.operation)
+        for step in trace.graph.steps
+        if not shapes.keys().isdisjoint(step.inputs)
+    }
+    config = {
+        layer: {
+            name: size.value(stays(size.labels)) for name, size in sizes.items()
+        }
+        for layer, sizes in trace.sizes.items()
+        if layer in reached
+        or any(stays(s.labels).size < s.labels.size for s in sizes.values())
+    }
     notes = [*draft.notes, *_readings(analysis, removal)]
     return Plan(draft.finished(), kept, config, shapes, tuple(notes))
 

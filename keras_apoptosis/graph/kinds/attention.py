@@ -78,7 +78,10 @@ class MultiHead(Rule):
             for axis, each in labels.items()
         }
         into = (*shapes[0][:2], *(each.size for each in labels.values()))
-        inner = call.inside(layer._output_dense, [mixed], [into])
+        widths = layer._output_dense._kernel.shape[2:]
+        inner = call.inside(
+            layer._output_dense, [mixed], [into], [(*into[:2], *widths)]
+        )
         (made,) = EinsumContraction().trace(inner)
         steps = shapes[0][1], shapes[1][1]
         heads = q[2].labels
@@ -86,8 +89,11 @@ class MultiHead(Rule):
         call.works(*steps, heads, v[3].labels)
         if grouped:
             self._as_wide_as(call, query, made[2].labels)
-        else:
+        elif layer._output_shape is None:
             call.resize("output_shape", made[2].labels, _one_axis)
+        else:
+            for axis, units in made.items():
+                call.resize(("output_shape", axis - 2), units.labels)
         return [surfaced(call, made), *[NONE] * (len(call.output_shapes) - 1)]
 
     def _as_wide_as(self, call: Call, query: Axes, made: np.ndarray) -> None:
@@ -100,7 +106,8 @@ class MultiHead(Rule):
     def _project(
         self, call: Call, layer: Any, axes: Axes, shape: tuple
     ) -> dict[int, Units]:
-        inner = call.inside(layer, [axes], [shape])
+        widths = layer._kernel.shape[-2:]
+        inner = call.inside(layer, [axes], [shape], [(*shape[:2], *widths)])
         names = {2: f"{layer.name}_heads", 3: f"{layer.name}_dim"}
         (made,) = EinsumContraction(names).trace(inner)
         return dict(made)

@@ -109,8 +109,8 @@ class GroupNorm(NormalizationOverUnits):
                 call.resize("groups", units.labels)
             else:
                 tie_groups(call, units.labels, layer.groups)
-                self._over(call, units.labels, centred=True)
-                call.read(units, mean=True)
+                self._over(call, units.labels, self.centred)
+                call.read(units, mean=self.centred)
         others = [u for axis, u in axes.items() if axis != own]
         call.freeze("normalizes over them", others)
         axes = {own: axes[own]} if own in axes else {}

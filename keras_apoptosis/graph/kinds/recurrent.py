@@ -133,7 +133,7 @@ class Recurrent(Rule):
             shifts=not gated and not spatial,
         )
         steps = call.input_shapes[0][1]
-        area = shape[-3:-1] if spatial else ()
+        area = shape[1 - len(cell.kernel.shape) : -1]
         call.works(steps, *area, of=cell.kernel)
         call.works(steps, *area, of=cell.recurrent_kernel)
         return output

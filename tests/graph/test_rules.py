@@ -1,0 +1,311 @@
+"""Rules: what cannot be seen by masking, worked out by hand."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_apoptosis as ka
+from tests.architectures import randomize, sample
+from tests.every_layer import chain, dense
+from tests.masking import masked_outputs, outputs_of
+
+
+def groups_of(model):
+    return {group.name: group for group in ka.unit_groups(model)}
+
+
+@pytest.fixture
+def accepted():
+    """Lets units leave in front of a normalization over them."""
+    rules = {
+        layers.LayerNormalization: ka.rules.NormalizationOverUnits(accept=True),
+        layers.GroupNormalization: ka.rules.GroupNorm(accept=True),
+    }
+    before = {each: ka.rules.RULES[each] for each in rules}
+    for each, rule in rules.items():
+        ka.register_rule(each, rule)
+    yield
+    for each, rule in before.items():
+        ka.register_rule(each, rule)
+
+
+class MeanOfKept(layers.Layer):
+    """Replaces entries by the mean of the others of their group."""
+
+    def __init__(self, gone, groups, positions):
+        super().__init__()
+        self.gone, self.groups, self.positions = gone, groups, positions
+
+    def call(self, inputs):
+        shape = tuple(inputs.shape[1:])
+        kept = np.ones(shape[-1], "float32")
+        kept[self.gone] = 0
+        kept = kept.reshape(self.groups, -1)
+        values = ops.reshape(inputs, (-1, *shape[:-1], *kept.shape))
+        where = ops.ones_like(values) * kept
+        over = (-1, *range(1, len(shape))) if self.positions else (-1,)
+        count = ops.sum(where, over, keepdims=True)
+        mean = ops.sum(values * where, over, keepdims=True) / count
+        replaced = values * where + mean * (1 - where)
+        return ops.reshape(replaced, (-1, *shape))
+
+
+@pytest.mark.parametrize("kind", ["layer", "small epsilon", "group"])
+def test_a_normalization_takes_the_mean_of_those_that_stay(kind, accepted):
+    """Its statistics are then those of the kept units, but for the count."""
+    norm, gone, groups = {
+        "layer": (layers.LayerNormalization(epsilon=0.1), [1, 4], 1),
+        "small epsilon": (layers.LayerNormalization(), [0, 2], 1),
+        "group": (layers.GroupNormalization(2, epsilon=0.1), [1, 4], 2),
+    }[kind]
+    inputs = keras.Input((5, 4))
+    first = layers.Dense(6, name="one")
+    last = layers.Dense(2)
+    x = first(inputs)
+    model = keras.Model(inputs, last(layers.ReLU()(norm(x))))
+    randomize(model, seed=0)
+    # The reader takes zeros, the normalization the mean of the kept.
+    replaced = MeanOfKept(gone, groups, positions=kind == "group")(x)
+    kept = np.ones(6, "float32")
+    kept[gone] = 0
+    full = keras.Model(inputs, last(ops.relu(norm(replaced)) * kept))
+    data = sample(model)
+    expected = outputs_of(full, data)
+    (name,) = [g.name for g in ka.unit_groups(model) if g.removable]
+    units = gone if kind != "group" else [1]  # One of each half.
+    report = ka.shrink(model, ka.Removal({name: units}))
+    np.testing.assert_allclose(
+        outputs_of(model, data)[0], expected[0], rtol=1e-4, atol=1e-4
+    )
+    assert "as the mean of those that stay" in report.notes[0]
+
+
+def test_a_normalization_over_units_holds_them_unless_accepted():
+    model = chain((4,), dense(6, "one"), layers.LayerNormalization(), dense(2))
+    group = groups_of(model)["one"]
+    assert not group.removable
+    assert "the mean of the others only" in group.reason
+
+
+def test_heads_and_widths_are_groups_of_their_own():
+    x = inputs = keras.Input((5, 4))
+    x = layers.MultiHeadAttention(3, 4, value_dim=4, name="mha", dropout=0.1)(
+        x, x
+    )
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    groups = groups_of(model)
+    sizes = {name: group.size for name, group in groups.items()}
+    assert sizes == {
+        "mha/query/query_heads": 3,
+        "mha/query/query_dim": 4,
+        "mha/value/value_dim": 4,
+        "mha/attention_output": 4,
+        "dense": 2,
+    }
+    layer = model.get_layer("mha")
+    assert groups["mha/query/query_heads"].producers == [layer]
+    ka.shrink(
+        model,
+        ka.Removal(
+            {
+                "mha/query/query_heads": [0],
+                "mha/query/query_dim": [1, 2, 3],
+                "mha/value/value_dim": [2],
+                "mha/attention_output": [0],
+            }
+        ),
+    )
+    assert (layer.num_heads, layer.key_dim, layer.value_dim) == (2, 1, 3)
+    assert layer.get_config()["output_shape"] == (3,)
+    again = keras.Model.from_config(model.get_config())
+    assert again.count_params() == model.count_params()
+
+
+def test_scores_keep_their_scale_when_keys_shrink():
+    """4 key entries, all alike: 1 left has a score half as large, times 2."""
+    x = inputs = keras.Input((3, 2))
+    layer = layers.MultiHeadAttention(1, 4, use_bias=False, dropout=0.1)
+    model = keras.Model(inputs, layer(x, x))
+    query = ops.convert_to_numpy(layer.query_dense.kernel)
+    ka.shrink(
+        model,
+        ka.Removal(
+            {
+                g.name: [0, 1, 2]
+                for g in ka.unit_groups(model)
+                if "query_dim" in g.name
+            }
+        ),
+    )
+    np.testing.assert_allclose(
+        layer.query_dense.kernel, query[..., 3:] * np.sqrt(1 / 4), rtol=1e-6
+    )
+
+
+def test_an_lstm_loses_all_four_gates_of_a_unit():
+    model = chain((5, 2), layers.LSTM(3, name="lstm"), dense(2))
+    layer = model.get_layer("lstm")
+    kernel, recurrent, bias = (
+        ops.convert_to_numpy(each) for each in layer.weights[:3]
+    )
+    ka.shrink(model, ka.Removal({"lstm": [1]}))
+    stay = [0, 2, 3, 5, 6, 8, 9, 11]  # Columns g * 3 + k without k = 1.
+    np.testing.assert_array_equal(layer.weights[0], kernel[:, stay])
+    np.testing.assert_array_equal(layer.weights[1], recurrent[[0, 2]][:, stay])
+    np.testing.assert_array_equal(layer.weights[2], bias[stay])
+    assert layer.units == layer.cell.units == 2
+
+
+def test_grouped_convolutions_lose_one_channel_of_each_group():
+    model = chain(
+        (5, 5, 2),
+        layers.Conv2D(6, 1, name="one"),
+        layers.Conv2D(4, 1, groups=2, use_bias=False, name="two"),
+        layers.Flatten(),
+        dense(2),
+    )
+    assert groups_of(model)["one"].size == 3
+    assert groups_of(model)["two"].size == 2
+    ka.shrink(model, ka.Removal({"one": [1], "two": [0]}))
+    one, two = model.get_layer("one"), model.get_layer("two")
+    assert (one.filters, two.filters, two.groups) == (4, 2, 2)
+    assert tuple(two.kernel.shape) == (1, 1, 2, 2)
+
+
+def test_reshape_ties_what_becomes_one_column():
+    model = chain(
+        (3,), layers.Dense(12, name="one"), layers.Reshape((4, 3)), dense(2)
+    )
+    assert groups_of(model)["one"].size == 3
+    ka.shrink(model, ka.Removal({"one": [1]}))
+    assert model.get_layer("one").units == 8
+    assert model.layers[2].target_shape == (4, 2)
+
+
+def test_a_stream_that_grows_by_concatenation_is_two_groups():
+    """The old units are read once more, so they are judged apart."""
+    inputs = keras.Input((4,))
+    x = dense(5, "first")(inputs)
+    x = layers.Concatenate()([x, dense(3, "second")(x)])
+    x = layers.Add()([x, layers.Dense(8, name="up")(dense(4, "in")(x))])
+    model = keras.Model(inputs, dense(2)(x))
+    groups = groups_of(model)
+    assert {n: g.size for n, g in groups.items() if g.removable} == {
+        "first": 5,
+        "second": 3,
+        "in": 4,
+    }
+    up = model.get_layer("up")
+    assert groups["first"].producers == [model.get_layer("first"), up]
+    ka.shrink(model, ka.Removal({"first": [0, 1], "second": [2]}))
+    assert up.units == 5
+
+
+def test_a_function_of_the_graph_follows_its_units():
+    inputs = keras.Input((4, 3))
+    x = ops.reshape(dense(6, "one")(inputs), (-1, 2, 2, 6))
+    model = keras.Model(inputs, dense(2)(layers.Flatten()(x)))
+    ka.shrink(model, ka.Removal({"one": [0]}))
+    (function,) = [
+        each for each in model.operations if not isinstance(each, layers.Layer)
+    ]
+    assert tuple(function.get_config()["newshape"]) == (-1, 2, 2, 5)
+    again = keras.Model.from_config(model.get_config())
+    assert again.count_params() == model.count_params()
+
+
+class Block(layers.Layer):
+    """A feed-forward pair with a gate, as transformers have it."""
+
+    def __init__(self, hidden, together=False, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden, self.together = hidden, together
+        self.gate = None if together else layers.Dense(hidden, name="gate")
+        self.up = layers.Dense(hidden * (1 + together), name="up")
+        self.norm = layers.BatchNormalization(name="norm")
+
+    def build(self, shape):
+        inner = (*shape[:-1], self.hidden)
+        self.down = layers.Dense(shape[-1], name="down")
+        for layer in filter(None, (self.gate, self.up)):
+            layer.build(shape)
+        self.norm.build(inner)
+        self.down.build(inner)
+
+    def call(self, inputs):
+        if self.together:
+            gate, up = ops.split(self.up(inputs), 2, axis=-1)
+        else:
+            gate, up = self.gate(inputs), self.up(inputs)
+        return inputs + self.down(self.norm(ops.sigmoid(gate) * up))
+
+    def get_config(self):
+        config = {"hidden": self.hidden, "together": self.together}
+        return {**super().get_config(), **config}
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_declared_feed_forward_pair(together):
+    rule = ka.rules.FeedForward(
+        "up" if together else ("up", "gate"),
+        "down",
+        size="hidden",
+        between=("norm",),
+        halves=together,
+    )
+    ka.register_rule(Block, rule)
+    try:
+        model = chain((4,), Block(6, together, name="block"), dense(2))
+        randomize(model, seed=0)
+        data = sample(model)
+        (name,) = [g.name for g in ka.unit_groups(model) if g.removable]
+        removal = ka.Removal({name: [0, 3]})
+        block = model.get_layer("block")
+        small = ka.rebuild(model, removal)
+        rows = ops.convert_to_numpy(block.down.kernel).copy()
+        full = rows.copy()
+        full[[0, 3]] = 0
+        block.down.kernel.assign(full)
+        expected = outputs_of(model, data)
+        block.down.kernel.assign(rows)
+        ka.shrink(model, removal)
+        for each in (model, small):
+            np.testing.assert_allclose(
+                outputs_of(each, data)[0], expected[0], rtol=1e-4, atol=1e-5
+            )
+        assert block.hidden == 4
+        assert block.up.units == 4 * (1 + together)
+    finally:
+        del ka.rules.RULES[Block]
+
+
+def test_constants_enter_every_bias_of_an_attention_and_a_gru():
+    inputs = keras.Input((5, 4))
+    x = dense(6, "one")(inputs)
+    y = layers.MultiHeadAttention(2, 3, name="mha")(x, x)
+    z = layers.GRU(4, name="gru")(x)
+    y = layers.GlobalAveragePooling1D()(y)
+    model = keras.Model(inputs, dense(2)(layers.Concatenate()([y, z])))
+    randomize(model, seed=0)
+    point = groups_of(model)["one"].observations[0]
+    assert point.combines
+    assert point.shifts
+    given = ka.Replacement(constant=[0.3, -0.5])
+    removal = ka.Removal({"one": [1, 2]}, {"one": given})
+    data = sample(model)
+    expected = masked_outputs(model, removal, data)
+    report = ka.shrink(model, removal)
+    assert report.notes == ()
+    np.testing.assert_allclose(
+        outputs_of(model, data)[0], expected[0], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_what_a_reader_cannot_take_is_an_error():
+    model = chain(
+        (5, 4), layers.GRU(6, reset_after=False, name="gru"), dense(2)
+    )
+    given = ka.Replacement(constant=[1.0])
+    with pytest.raises(ValueError, match="cannot take `constant`"):
+        ka.shrink(model, ka.Removal({"gru": [0]}, {"gru": given}))

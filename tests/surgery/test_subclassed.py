@@ -1,0 +1,71 @@
+"""Subclassed models whose parts are Functional or Sequential."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_apoptosis as ka
+from tests.every_layer import chain, conv, dense
+
+
+class Pair(keras.Model):
+    """Two parts, joined in a way that Keras does not record."""
+
+    def __init__(self):
+        super().__init__()
+        self.image = chain(
+            (6, 6, 2), conv(6, "one"), layers.Flatten(), dense(3, "left")
+        )
+        self.vector = keras.Sequential(
+            [keras.Input((4,)), dense(8, "hidden"), dense(3, "right")]
+        )
+        self.head = layers.Dense(2, name="head")
+
+    def call(self, inputs):
+        image, vector = inputs
+        return self.head(self.image(image) * self.vector(vector))
+
+
+def data(size=8):
+    rng = np.random.default_rng(0)
+    return [
+        rng.normal(size=shape).astype("float32")
+        for shape in ((size, 6, 6, 2), (size, 4))
+    ]
+
+
+def built():
+    model = Pair()
+    model.compile("adam", "mse")
+    x, y = data(), np.zeros((8, 2), "float32")
+    model.fit(x, y, verbose=0)
+    return model, x, y
+
+
+def test_inner_units_of_parts_leave():
+    model, x, y = built()
+    groups = {g.name.split("/")[-1]: g for g in ka.unit_groups(model)}
+    assert {n for n, g in groups.items() if g.removable} == {"one", "hidden"}
+    assert groups["left"].reason == "a part of the model returns them"
+    kernel = model.image.get_layer("left").kernel
+    full = ops.convert_to_numpy(kernel)
+    zeroed = full.copy().reshape(36, 6, 3)
+    zeroed[:, 1] = 0
+    kernel.assign(zeroed.reshape(full.shape))
+    expected = model.predict(x, verbose=0)
+    kernel.assign(full)
+    ka.shrink(model, ka.Removal({groups["one"].name: [1]}))
+    assert model.image.get_layer("one").filters == 5
+    found = model.predict(x, verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    model.fit(x, y, verbose=0)
+
+
+def test_what_is_not_recorded_is_said():
+    model, x, _ = built()
+    with pytest.raises(ValueError, match="is not recorded"):
+        ka.unit_statistics(model, x)
+    (name, *_) = [g.name for g in ka.unit_groups(model) if g.removable]
+    with pytest.raises(ValueError, match="config of its own"):
+        ka.rebuild(model, ka.Removal({name: [0]}))
