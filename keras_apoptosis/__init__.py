@@ -1,6 +1,12 @@
 """Remove neurons while a Keras model trains."""
 
-from keras_apoptosis import callbacks, layers, schedules, statistics
+from keras_apoptosis import (
+    callbacks,
+    criteria,
+    layers,
+    schedules,
+    statistics,
+)
 from keras_apoptosis.accounting import flops
 from keras_apoptosis.conversion import make_prunable, strip
 from keras_apoptosis.graph import UnitGroup, register_rule, rules, unit_groups
@@ -14,6 +20,7 @@ __all__ = [
     "Report",
     "UnitGroup",
     "callbacks",
+    "criteria",
     "flops",
     "layers",
     "make_prunable",
