@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import numbers
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -32,7 +33,8 @@ class Stripping:
     """What one event of `SynapticStripping` did.
 
     Args:
-        epoch: Epoch at whose end it fired, counted from 0.
+        epoch: Epoch of the whole training at whose end it fired, counted
+            from 0.
         share: Share of the remaining weights that each dead unit lost.
         dead: For each layer, by path, how many of its units were dead.
         stripped: For each layer, by path, how many weights were masked.
@@ -147,7 +149,7 @@ class SynapticStripping(keras.callbacks.Callback):
         total_epochs: int | None = None,
     ):
         super().__init__()
-        fixed = isinstance(share, (int, float))
+        fixed = isinstance(share, numbers.Real)
         if not (callable(share) or (fixed and 0 <= share < 1)):
             raise ValueError(
                 "Expected `share` to be a number from 0 to below 1, or a "
@@ -230,7 +232,7 @@ class SynapticStripping(keras.callbacks.Callback):
             )
         self.dead = {path: t <= self.threshold for path, t in totals.items()}
         if event is not None and not self._only_counts:
-            self._strip(epoch, layers, self._share_at(event))
+            self._strip(layers, self._share_at(event))
         return _measures(self.dead, capacity(analysis, self.dead))
 
     def _share_at(self, event: int) -> float:
@@ -240,7 +242,7 @@ class SynapticStripping(keras.callbacks.Callback):
         last = len(self._agenda.times) - 1
         return float(self.share(event / last if last else 0.0))
 
-    def _strip(self, epoch: int, layers: list[Rectified], share: float) -> None:
+    def _strip(self, layers: list[Rectified], share: float) -> None:
         masks: dict[int, np.ndarray] = {}
         stripped = dict.fromkeys(self.dead, 0)
         for each in layers:
@@ -259,7 +261,8 @@ class SynapticStripping(keras.callbacks.Callback):
             clear_slots(self.model.optimizer, masks)
             keras_state.hand_over(self.model)
         counts = {path: int(each.sum()) for path, each in self.dead.items()}
-        self.history.append(Stripping(epoch, share, counts, stripped))
+        done = self._progress.epoch - 1
+        self.history.append(Stripping(done, share, counts, stripped))
 
     def _chosen(self, analysis: Analysis) -> list[Rectified]:
         """The layers whose units are judged."""

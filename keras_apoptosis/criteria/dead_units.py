@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import keras
@@ -89,7 +90,7 @@ def dead_units(
 
 def check_threshold(threshold: float) -> None:
     """Raises a `ValueError` unless the threshold is one."""
-    if not (isinstance(threshold, (int, float)) and 0 <= threshold < np.inf):
+    if not (isinstance(threshold, numbers.Real) and 0 <= threshold < np.inf):
         raise ValueError(
             "Expected `threshold` to be a finite number of at least 0. "
             f"Received: threshold={threshold}"
