@@ -217,6 +217,28 @@ class TestWhichData:
         found = self.dead(self.WAKES, epochs=2)
         assert found == ([2, 2], [False, True, True])
 
+    @pytest.mark.parametrize("data", ["validation", "training", ONES])
+    @pytest.mark.parametrize("known", [True, False])
+    def test_each_strips_and_training_goes_on_with_it(self, data, known):
+        """With data whose length is known, and with a stream."""
+        import tensorflow as tf
+
+        stream = tf.data.Dataset.from_tensor_slices((ONES, np.zeros((8, 2))))
+        if not known:
+            stream = stream.filter(lambda x, y: True)
+        model = by_hand()
+        model.fit(
+            stream.batch(4),
+            epochs=3,
+            verbose=0,
+            validation_data=(
+                stream.batch(4) if isinstance(data, str) else None
+            ),
+            callbacks=[SynapticStripping(0.2, data=data)],
+        )
+        # Unit 1 goes on to be dead: one of 5, 4 and 3.
+        assert masked(model) == [[0], [2, 3, 4], []]
+
     def test_what_others_run_in_between_does_not_count(self):
         wakes = self.WAKES
 
