@@ -282,11 +282,9 @@ class SynapticStripping(keras.callbacks.Callback):
             and not _names(each) & {*self.exclude}
         ]
         if not chosen:
-            kind = (
-                "dense layer or convolution"
-                if self.convolutions
-                else ("dense layer")
-            )
+            kind = "dense layer"
+            if self.convolutions:
+                kind += " or convolution"
             raise ValueError(
                 f"Expected a model with a {kind} whose units a ReLU follows "
                 "directly; for units of other activations dead has no "
