@@ -3,6 +3,7 @@
 from keras_apoptosis import (
     accounting,
     callbacks,
+    criteria,
     layers,
     schedules,
     statistics,
@@ -21,6 +22,7 @@ __all__ = [
     "UnitGroup",
     "accounting",
     "callbacks",
+    "criteria",
     "flops",
     "layers",
     "make_prunable",

@@ -195,15 +195,26 @@ class Logarithmic(EventSchedule):
 class EveryEpoch(EventSchedule):
     """An event at the end of every epoch (Synaptic stripping, section III).
 
+    Args:
+        n: Integer, at least 1: of every n-th epoch instead.
+
     Example:
 
     >>> EveryEpoch().times(total_epochs=4)
     (0.25, 0.5, 0.75, 1.0)
+    >>> EveryEpoch(2).times(total_epochs=4)
+    (0.5, 1.0)
     """
+
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        _check_count("n", self.n)
 
     def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
         _check_count("total_epochs", total_epochs)
-        return tuple(n / total_epochs for n in range(1, total_epochs + 1))
+        epochs = range(self.n, total_epochs + 1, self.n)
+        return tuple(epoch / total_epochs for epoch in epochs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,6 +55,28 @@ def only_frozen():
 X = np.zeros((16, 3), "float32")
 ONE = ka.Removal({"one": [0]})
 NEURONS = ka.callbacks.NeuronApoptosis
+STRIPPING = ka.callbacks.SynapticStripping
+
+
+def prunable(track=True, **arguments):
+    model = network()
+    for name, value in arguments.items():
+        setattr(model.get_layer("one"), name, value)
+    return _compiled(ka.make_prunable(model, track_statistics=track))
+
+
+def quantized():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            ka.layers.PrunableDense(
+                4, "relu", name="one", dtype="int8_from_float32"
+            ),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    return _compiled(model)
+
 
 # What was tried: (what is done with a model, part of the error's text).
 TABLE = {
@@ -204,6 +226,52 @@ TABLE = {
     "empty data": (
         lambda m: fit(lambda: NEURONS(data=X[:0]), m),
         "Received",
+    ),
+    "share of 1": (
+        lambda m: STRIPPING(share=1),
+        "`share` to be a number from 0 to below 1, or a schedule. Received",
+    ),
+    "number for a schedule": (
+        lambda m: STRIPPING(schedule=2),
+        "such as `EveryEpoch(2)`. Received: schedule=2",
+    ),
+    "threshold below 0": (
+        lambda m: STRIPPING(threshold=-1.0),
+        "`threshold` to be a finite number of at least 0. Received",
+    ),
+    "threshold that is not a number": (
+        lambda m: ka.criteria.dead_units(m, X, threshold="low"),
+        "Received: threshold=low",
+    ),
+    "unknown word for data": (
+        lambda m: STRIPPING(data="test"),
+        "'validation', 'training' or a sample. Received: data=test",
+    ),
+    "stripping of plain layers": (
+        lambda m: fit(STRIPPING, m),
+        "Prunable layers only. Convert the model by `ka.make_prunable(model",
+    ),
+    "stripping of quantized layers": (
+        lambda m: fit(lambda: STRIPPING(data=X), quantized()),
+        "quantized layers cannot be masked. Received: layer 'one'",
+    ),
+    "stripping without statistics": (
+        lambda m: fit(STRIPPING, prunable(track=False)),
+        "Layer 'one' keeps no statistics",
+    ),
+    "stripping without a ReLU": (
+        lambda m: fit(
+            STRIPPING, prunable(activation=keras.activations.get("tanh"))
+        ),
+        "a model with a dense layer whose units a ReLU follows directly",
+    ),
+    "stripping of an unknown layer": (
+        lambda m: fit(lambda: STRIPPING(layers=["out"]), prunable()),
+        "whose units a ReLU follows: one. Received: 'out'",
+    ),
+    "stripping without validation": (
+        lambda m: fit(STRIPPING, prunable()),
+        "Stripping is due, but `fit` made no pass over validation data",
     ),
     "statistics at an unknown place": (
         lambda m: ka.unit_statistics(m, X, at="middle"),

@@ -41,6 +41,7 @@ EVENTS = [
     (Fixed(0.1, start=0.3), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
     (Fixed(0.1, start=0.4, end=0.6), (0.4, 0.5)),
     (EveryEpoch(), (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)),
+    (EveryEpoch(3), (0.375, 0.75)),
     (AtEpochs({2: 0.1, 3: 0.2, 6: 0.3}), (0.25, 0.375, 0.75)),
     (AtEpochs({8: 0.2, 9: 0.5, 1: 0.1}), (0.125, 1.0)),
     # Drawn, so no numbers by hand: the properties below bound them.
@@ -219,6 +220,7 @@ def test_one_cycle_rises_then_falls(peak, warmup, at):
         (lambda: Random(start=EndOfTraining()), "high=1.0"),
         (lambda: Random(count=0), "count=0"),
         (lambda: Random(count=1.5), "count=1.5"),
+        (lambda: EveryEpoch(0), "n=0"),
         (lambda: EveryEpoch().times(), "total_epochs=None"),
         (lambda: EveryEpoch().times(0), "total_epochs=0"),
         (lambda: AtEpochs({2: 0.1}).times(), "total_epochs=None"),

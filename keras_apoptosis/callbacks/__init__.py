@@ -2,5 +2,9 @@
 
 from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.neuron_apoptosis import NeuronApoptosis
+from keras_apoptosis.callbacks.synaptic_stripping import (
+    Stripping,
+    SynapticStripping,
+)
 
-__all__ = ["Event", "NeuronApoptosis"]
+__all__ = ["Event", "NeuronApoptosis", "Stripping", "SynapticStripping"]

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_apoptosis.accounting import flops
+from keras_apoptosis.callbacks.agenda import Agenda
 from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.progress import TrainingProgress
 from keras_apoptosis.callbacks.step_clock import StepClock
@@ -50,10 +50,8 @@ class ScheduledSurgery(keras.callbacks.Callback):
         self.verbose = verbose
         self.history: list[Event] = []
         self._progress = TrainingProgress(total_epochs)
-        self._times: tuple[float, ...] = ()
-        self._next = 0
+        self._agenda = Agenda(schedule, self._progress)
         self._clock = StepClock()
-        self._begun = False
         self._logged: dict[str, float] = {}
 
     def operate(self, degree: float) -> tuple[Report | None, str]:
@@ -109,17 +107,12 @@ class ScheduledSurgery(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self.groups()  # Complain before the training, not in its middle.
         self._progress.begin_fit(self.params)
+        self._agenda.begin_fit()
         self._clock = StepClock()
-        self._begun = False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._progress.begin_epoch(epoch)
-        if not self._begun:
-            self._begun = True
-            self._times = self.schedule.times(self._progress.epochs)
-            # What a resumed training has behind it is not made up for.
-            done = self._progress.fraction
-            self._next = int(np.searchsorted(self._times, done, "right"))
+        self._agenda.begin_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._clock.start()
@@ -140,11 +133,10 @@ class ScheduledSurgery(keras.callbacks.Callback):
         self._logged = {}
 
     def on_train_end(self, logs: Any = None) -> None:
-        waiting = self._next < len(self._times)
-        if self.model.stop_training and waiting and self._times[-1] >= 1:
-            # An event for the end of training, which came early.
-            self._next = len(self._times)
-            self._fire(self._next - 1)
+        if self.model.stop_training:
+            event = self._agenda.due_at_the_end()
+            if event is not None:
+                self._fire(event)
 
     def _work(self) -> int:
         """FLOPs of a forward pass; 0 where sizes are not known."""
@@ -154,21 +146,16 @@ class ScheduledSurgery(keras.callbacks.Callback):
             return 0
 
     def _fire_if_due(self) -> None:
-        due = int(
-            np.searchsorted(
-                self._times, self._progress.fraction + 1e-9, "right"
-            )
-        )
-        if due > self._next:  # Several that are overdue become one.
-            self._next = due
-            self._fire(due - 1)
+        event = self._agenda.due()
+        if event is not None:
+            self._fire(event)
 
     def _fire(self, event: int) -> None:
         before = {group.name: group.size for group in self.groups()}
         parameters = self.model.count_params()
         work = self._work()
         progress = self._progress.fraction
-        degree = float(self.degree_at(event, len(self._times), progress))
+        degree = float(self.degree_at(event, len(self._agenda.times), progress))
         start = time.perf_counter()
         report, reason = self.operate(degree)
         seconds = time.perf_counter() - start

@@ -1,5 +1,6 @@
 """How expendable a unit or a weight is."""
 
+from keras_apoptosis.criteria.dead_units import dead_units
 from keras_apoptosis.criteria.levels import LEVELS, Level
 from keras_apoptosis.criteria.parallel import (
     Merge,
@@ -13,6 +14,7 @@ from keras_apoptosis.criteria.reconstruction import (
     refit,
     residual_after,
 )
+from keras_apoptosis.criteria.stripping import strip_weights
 
 __all__ = [
     "LEVELS",
@@ -21,8 +23,10 @@ __all__ = [
     "Merge",
     "averaging",
     "choose_units",
+    "dead_units",
     "parallel_units",
     "refit",
     "residual_after",
     "similar_outgoing",
+    "strip_weights",
 ]

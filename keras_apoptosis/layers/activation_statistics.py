@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import activations, ops
 
 from keras_apoptosis.keras_state import unlocked
@@ -106,7 +107,9 @@ class ActivationStatistics:
     def reset_statistics(self) -> None:
         """Starts the statistics anew."""
         for variable in self.statistics_variables:
-            variable.assign(ops.zeros(variable.shape))
+            # From NumPy: JAX lets zeros of its own wait for the steps that are
+            # still under way.
+            variable.assign(np.zeros(variable.shape, "float32"))
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)

@@ -1,0 +1,115 @@
+"""What units add up to over the data of an epoch, as `fit` goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_apoptosis.criteria.rectified import Rectified, totals
+from keras_apoptosis.graph import Analysis
+
+
+class UnitWatch:
+    """Separates what the units of layers did on one kind of data.
+
+    Layers that keep statistics count every call, in training as in
+    evaluation. So they are reset where the data that is meant begins, and
+    read where it ends.
+
+    Args:
+        data: `"validation"`, `"training"`, or data to run the model on.
+        batch_size: How many samples of such data to run at once.
+
+    Raises:
+        ValueError: If `data` is another string.
+    """
+
+    def __init__(self, data: Any, batch_size: int):
+        if isinstance(data, str) and data not in ("validation", "training"):
+            raise ValueError(
+                "Expected `data` to be 'validation', 'training' or a sample. "
+                f"Received: data={data}"
+            )
+        self.data = data
+        self.batch_size = batch_size
+        self._layers: Sequence[Rectified] = ()
+        self._totals: dict[str, np.ndarray] | None = None
+
+    def begin_fit(self, layers: Sequence[Rectified]) -> None:
+        """Takes the layers to watch.
+
+        Raises:
+            ValueError: If a layer keeps no statistics, and no data is given.
+        """
+        for each in layers if isinstance(self.data, str) else ():
+            if getattr(each.judge, "statistics_total", None) is None:
+                raise ValueError(
+                    f"Layer '{each.judge.name}' keeps no statistics, so what "
+                    f"it does on the {self.data} data cannot be told without "
+                    "another pass. Convert the model by `ka.make_prunable("
+                    "model, track_statistics=True)`, or give `data=`, such as "
+                    "`data=x_val`. Received: "
+                    f"{type(each.judge).__name__} '{each.judge.name}'"
+                )
+        self._layers = layers
+
+    def end_fit(self) -> None:
+        self._layers = ()
+
+    def begin_epoch(self) -> None:
+        self._totals = None
+        if self._is("training"):
+            self._reset()
+
+    def begin_test(self) -> None:
+        if self._is("training"):
+            self._read()  # Before the validation data count as well.
+        else:
+            self._reset()  # Of what the training batches left there.
+
+    def end_test(self) -> None:
+        # Now: until the epoch's end others may call the model on other data.
+        if self._is("validation"):
+            self._read()
+
+    def end_epoch(
+        self, analysis: Analysis, layers: Sequence[Rectified]
+    ) -> dict[str, np.ndarray] | None:
+        """The total activation of each unit, for each layer, by path.
+
+        Args:
+            analysis: The model's units as they are now.
+            layers: The layers as they are now.
+
+        Returns:
+            The totals; `None` if there was no validation in this epoch.
+        """
+        if not isinstance(self.data, str):
+            return totals(analysis, layers, self.data, self.batch_size)
+        if self._is("training") and self._totals is None:
+            self._read()
+        if self._totals is None:
+            return None
+        for each in layers:
+            if self._totals[each.path].size != each.size:
+                # Units left since; the statistics were cut along with them.
+                self._totals[each.path] = _total(each)
+        return self._totals
+
+    def _is(self, data: str) -> bool:
+        return isinstance(self.data, str) and self.data == data
+
+    def _reset(self) -> None:
+        for each in self._layers if isinstance(self.data, str) else ():
+            each.judge.reset_statistics()
+
+    def _read(self) -> None:
+        if self._layers and self._totals is None:
+            self._totals = {each.path: _total(each) for each in self._layers}
+
+
+def _total(layer: Rectified) -> np.ndarray:
+    return ops.convert_to_numpy(layer.judge.statistics_total.value)
