@@ -61,7 +61,8 @@ class MultiHead(Rule):
             call.resize("num_heads", q[2].labels)
             call.resize("key_dim", q[3].labels)
             call.resize("value_dim", v[3].labels)
-            if config.backend() == "jax" and not layer.dropout:
+            fused = config.backend() == "jax" and not layer.dropout
+            if fused and layer.key_dim == layer.value_dim:
                 # JAX's fused attention wants values as wide as keys.
                 call.tie(q[3].labels, v[3].labels)
         call.tie(q[3].labels, k[3].labels)
