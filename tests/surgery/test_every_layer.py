@@ -1,5 +1,6 @@
 """Promise 1 for every rule."""
 
+import numpy as np
 import pytest
 
 import keras_apoptosis as ka
@@ -24,3 +25,24 @@ def test_equals_masking(name, replace):
     tolerance = 3e-2 if name == "mixed_precision" else 2e-4
     report, _ = check_equal_to_masking(model, removal, tolerance=tolerance)
     assert report.notes == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dense_on_any_rank",
+        "grouped_convolution",
+        "convolution_of_each_channel",
+        "squeeze_and_excite",
+    ],
+)
+def test_prunable_layers_shrink_alike(name):
+    """Masks and statistics are cut along with the weights."""
+    model = ka.make_prunable(EVERY_LAYER[name](), track_statistics=True)
+    randomize(model, seed=1)
+    for layer in model.layers:
+        if hasattr(layer, "set_mask"):
+            rng = np.random.default_rng(0)
+            layer.set_mask(rng.random(layer.kernel.shape) < 0.7)
+    removal = removal_of(model, seed=2, replace="nothing")
+    check_equal_to_masking(model, removal)

@@ -62,14 +62,11 @@ class Contraction(Rule):
         )
         axis, out_axis = channel_axis(layer, shape), channel_axis(layer, made)
         units, groups = axes.get(axis), getattr(layer, "groups", 1)
-        if groups > 1 and groups == shape[axis] and units is not None:
-            return [self._each_channel(call, units, made[out_axis], out_axis)]
         own = {name: a for name, (a, _) in self.extra.items() if a is not None}
-        labels = call.produce(
-            made[out_axis],
-            {self.kernel: self.unit_axis, self.bias: 0, **own},
-            [self.size],
-        )
+        own |= {self.kernel: self.unit_axis, self.bias: 0}
+        if groups > 1 and groups == shape[axis] and units is not None:
+            return [self._each_channel(call, units, out_axis, own)]
+        labels = call.produce(made[out_axis], own, [self.size])
         if groups > 1:
             tie_groups(call, labels, groups)
             units = self._first_group(call, units, groups)
@@ -120,12 +117,13 @@ class Contraction(Rule):
         return Units(units.axis, labels, sources[0])
 
     def _each_channel(
-        self, call: Call, units: Units, size: int, out_axis: int
+        self, call: Call, units: Units, out_axis: int, own: Mapping[str, int]
     ) -> Axes:
         """A convolution with one group a channel: every unit by itself."""
+        size = call.output_shapes[0][out_axis]
         labels = np.repeat(units.labels, size // units.labels.size)
         call.carry(units)
-        call.own(labels, {self.kernel: self.unit_axis, self.bias: 0})
+        call.own(labels, own)
         call.resize(self.size, labels)
         call.resize("groups", units.labels)
         places = call.places(call.output_shapes[0], out_axis)
