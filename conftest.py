@@ -1,5 +1,10 @@
 """What all tests share, those in docstrings included."""
 
+import os
+
+# Tests compile much and run little; it must be set before JAX is imported.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 import keras
 import numpy as np
 import pytest

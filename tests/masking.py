@@ -61,15 +61,18 @@ def masked_outputs(model, removal, inputs):
         for variable, value in weights.values()
     ]
     graph = analysis.graph
-    flat = [ops.convert_to_tensor(each) for each in keras.tree.flatten(inputs)]
-    values = dict(zip(graph.inputs, flat, strict=True))
-    with keras.StatelessScope(mapping):
-        for step in graph.steps:
-            values.update(zip(step.outputs, step.run(values), strict=True))
-            for (key, axis), (matrix, constant) in replaced.items():
-                if key in step.outputs:
-                    values[key] = _replace(values[key], axis, matrix, constant)
-        return [ops.convert_to_numpy(values[key]) for key in graph.outputs]
+
+    def run(inputs):
+        values = dict(zip(graph.inputs, inputs, strict=True))
+        with keras.StatelessScope(mapping):
+            for step in graph.steps:
+                values.update(zip(step.outputs, step.run(values), strict=True))
+                for (key, axis), given in replaced.items():
+                    if key in step.outputs:
+                        values[key] = _replace(values[key], axis, *given)
+        return [values[key] for key in graph.outputs]
+
+    return _evaluated(run, model, inputs)
 
 
 def reachable(analysis, point):
@@ -122,5 +125,20 @@ def _zero(weights, analysis, consumer, number, gone):
 
 def outputs_of(model, inputs):
     """Flat list of a model's outputs in inference, as numpy arrays."""
-    found = model(inputs, training=False)
-    return [ops.convert_to_numpy(x) for x in keras.tree.flatten(found)]
+    structure = inputs
+
+    def run(inputs):
+        inputs = keras.tree.pack_sequence_as(structure, inputs)
+        return keras.tree.flatten(model(inputs, training=False))
+
+    return _evaluated(run, model, inputs)
+
+
+def _evaluated(run, model, inputs):
+    flat = [ops.convert_to_tensor(each) for each in keras.tree.flatten(inputs)]
+    if keras.backend.backend() == "jax" and model.count_params() < 1e6:
+        import jax
+
+        # Step by step, JAX compiles every function for every shape.
+        run = jax.jit(run)
+    return [ops.convert_to_numpy(each) for each in run(flat)]

@@ -181,8 +181,6 @@ class SynapticStripping(keras.callbacks.Callback):
         if not self._only_counts:
             self._check(layers)
         self._watch.begin_fit(layers)
-        if not self._only_counts:
-            self._make_masks(layers)
         self._progress.begin_fit(self.params)
         self._agenda.begin_fit()
 
@@ -244,19 +242,31 @@ class SynapticStripping(keras.callbacks.Callback):
 
     def _strip(self, layers: list[Rectified], share: float) -> None:
         masks: dict[int, np.ndarray] = {}
+        first = False
         stripped = dict.fromkeys(self.dead, 0)
         for each in layers:
             units = np.flatnonzero(self.dead[each.path])
             if not units.size or share <= 0:
                 continue
             layer = each.layer
-            old = ops.convert_to_numpy(layer.kernel_mask.value)
             kernel = ops.convert_to_numpy(layer.kernel)
+            bare = layer.kernel_mask is None
+            old = (
+                np.ones(kernel.shape, bool)
+                if bare
+                else ops.convert_to_numpy(layer.kernel_mask.value)
+            )
             new = strip_weights(kernel, old, units, share, each.rule.unit_axis)
             stripped[each.path] = int(old.sum() - new.sum())
             if stripped[each.path]:
                 layer.set_mask(new)
                 masks[id(each.kernel)] = new
+                first |= bare
+        if first:
+            # The steps were traced without this mask. Layers whose units never
+            # die go without: a mask costs time in every step.
+            for model in models_of(self.model):
+                keras_state.forget_compiled(model)
         if masks:
             clear_slots(self.model.optimizer, masks)
             keras_state.hand_over(self.model)
@@ -317,15 +327,6 @@ class SynapticStripping(keras.callbacks.Callback):
                 f"supported yet. Received: model '{self.model.name}' under "
                 f"{over}"
             )
-
-    def _make_masks(self, layers: list[Rectified]) -> None:
-        """Masks of ones, so that a step is traced with them from the start."""
-        bare = [each for each in layers if each.layer.kernel_mask is None]
-        for each in bare:
-            each.layer.set_mask(np.ones(each.kernel.shape, bool))
-        if bare:
-            for model in models_of(self.model):
-                keras_state.forget_compiled(model)
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:

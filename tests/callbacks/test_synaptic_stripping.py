@@ -68,7 +68,10 @@ def fit(model, callback, epochs=1, x=ONES, x_val=ONES, **arguments):
 
 def masked(model, name="hidden"):
     """For each unit the places of the weights that are masked."""
-    mask = ops.convert_to_numpy(model.get_layer(name).kernel_mask.value)
+    layer = model.get_layer(name)
+    if layer.kernel_mask is None:
+        return [[] for _ in range(layer.units)]
+    mask = ops.convert_to_numpy(layer.kernel_mask.value)
     return [np.flatnonzero(~column).tolist() for column in mask.T]
 
 
@@ -338,8 +341,8 @@ def test_units_come_back_to_life(digits):
         assert history["val_accuracy"][-1] > 0.7
 
 
-def test_no_step_is_traced_anew(digits):
-    """Masks are there before the first step; later ones only change values."""
+def test_only_a_first_mask_is_traced_anew(digits):
+    """Later masks of the layer only change values."""
     traces = []
 
     class Counting(PrunableDense):
@@ -371,7 +374,8 @@ def test_no_step_is_traced_anew(digits):
     if keras.backend.backend() == "torch":
         assert np.ptp(np.diff(counts)) == 0  # Every step runs as written.
     else:
-        assert counts == [counts[0]] * 4
+        assert counts[1] > counts[0]
+        assert counts[1:] == [counts[1]] * 3
     # A model that has steps already takes the masks into account.
     model = network()
     fit_digits(model, digits, SynapticStripping(share=0), epochs=1)

@@ -1,5 +1,6 @@
 """Promise 1 for every rule."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -9,8 +10,12 @@ from tests.every_layer import EVERY_LAYER, HELD_BACK
 from tests.surgery.test_shrink import check_equal_to_masking, removal_of
 
 
+# On JAX, which compiles minutes long, combinations stand for both.
+REPLACE = ["nothing", "mixing"][keras.backend.backend() == "jax" :]
+
+
 @pytest.mark.parametrize("name", EVERY_LAYER)
-@pytest.mark.parametrize("replace", ["nothing", "mixing"])
+@pytest.mark.parametrize("replace", REPLACE)
 def test_equals_masking(name, replace):
     model = randomize(EVERY_LAYER[name](), seed=1)
     frozen = {
