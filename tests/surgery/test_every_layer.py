@@ -9,7 +9,6 @@ from tests.architectures import randomize
 from tests.every_layer import EVERY_LAYER, HELD_BACK
 from tests.surgery.test_shrink import check_equal_to_masking, removal_of
 
-
 # On JAX, which compiles minutes long, combinations stand for both.
 REPLACE = ["nothing", "mixing"][keras.backend.backend() == "jax" :]
 
