@@ -187,7 +187,9 @@ def slots_of(
         ):
             each.__dict__[name] = value
     twin.build([_Reference(v, i) for i, v in enumerate(variables)])
-    own, built = optimizer.variables, twin.variables
+    with _only_saved(optimizer):
+        own = optimizer.variables
+    built = twin.variables
     if len(own) != len(built):
         raise ValueError(
             f"Cannot tell which variables of optimizer '{optimizer.name}' "
@@ -206,6 +208,49 @@ def slots_of(
 def weights_of(optimizer: keras.Optimizer) -> list[keras.Variable]:
     """The model's variables that an optimizer was built with, in order."""
     return list(optimizer._trainable_variables)
+
+
+def innermost(optimizer: keras.Optimizer) -> keras.Optimizer:
+    """The optimizer that updates weights: the one that another wraps."""
+    *_, last = _with_inner(optimizer)
+    return last
+
+
+def add_unsaved_variable(
+    optimizer: keras.Optimizer, value: Any, dtype: Any = None
+) -> keras.Variable:
+    """Gives an optimizer a variable that its steps see and no file does.
+
+    A step on JAX knows the variables of the optimizer's list only; other
+    backends know every variable. Saving and loading see the list without it.
+
+    Args:
+        optimizer: A built optimizer; of one that wraps another, the outer.
+        value: The first value.
+        dtype: The type; that of floats by default.
+    """
+    variable = keras.Variable(
+        np.asarray(value), dtype=dtype, trainable=False, name="unsaved"
+    )
+    if keras.backend.backend() == "jax":
+        inner = innermost(optimizer)
+        inner._variables.append(variable)
+        unsaved = [*inner.__dict__.get("_unsaved", ()), variable]
+        set_attributes(inner, {"_unsaved": unsaved})
+        for each in _with_inner(optimizer):
+            for name in _STORING:
+                method = functools.partial(_without_unsaved, each, name)
+                set_attributes(each, {name: method})
+    return variable
+
+
+def drop_unsaved_variables(optimizer: keras.Optimizer) -> None:
+    """Takes the variables of `add_unsaved_variable` from an optimizer."""
+    for each in _with_inner(optimizer):
+        if "_unsaved" in each.__dict__:
+            each._variables[:] = _saved(each)
+        for name in ("_unsaved", *_STORING):
+            each.__dict__.pop(name, None)
 
 
 def reindex(optimizer: keras.Optimizer) -> None:
@@ -314,6 +359,34 @@ def _add_stand_in_from_reference(
     optimizer, reference_variable, *args, **kwargs
 ) -> _StandIn:
     return _add_stand_in(optimizer, reference_variable.shape)
+
+
+_STORING = ("save_own_variables", "load_own_variables")
+
+
+def _saved(optimizer: keras.Optimizer) -> list[keras.Variable]:
+    unsaved = {id(each) for each in optimizer.__dict__.get("_unsaved", ())}
+    return [each for each in optimizer._variables if id(each) not in unsaved]
+
+
+@contextlib.contextmanager
+def _only_saved(optimizer: keras.Optimizer) -> Iterator[None]:
+    """Hides the variables of `add_unsaved_variable`."""
+    inner = innermost(optimizer)
+    if "_unsaved" not in inner.__dict__:
+        yield
+        return
+    every = list(inner._variables)
+    inner._variables[:] = _saved(inner)
+    try:
+        yield
+    finally:
+        inner._variables[:] = every
+
+
+def _without_unsaved(optimizer: keras.Optimizer, name: str, store: Any) -> Any:
+    with _only_saved(optimizer):
+        return getattr(type(optimizer), name)(optimizer, store)
 
 
 def _with_inner(optimizer: keras.Optimizer) -> Iterator[keras.Optimizer]:

@@ -7,6 +7,7 @@ import keras
 from keras_apoptosis import keras_state
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.report import Report, report_of
+from keras_apoptosis.step_hooks import without_hooks
 from keras_apoptosis.surgery.check import check
 from keras_apoptosis.surgery.configuration import resized_copy
 from keras_apoptosis.surgery.plan import Plan, make_plan
@@ -47,7 +48,9 @@ def shrink(model: keras.Model, removal: Removal) -> Report:
     """
     analysis, plan = _prepare(model, removal)
     before = model.count_params()
-    resize(model, analysis, plan)
+    with without_hooks(getattr(model, "optimizer", None)):
+        resize(model, analysis, plan)
+    keras_state.hand_over(model)
     return report_of(
         analysis.groups, removal, before, model.count_params(), plan.notes
     )

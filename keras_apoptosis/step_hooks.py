@@ -1,0 +1,176 @@
+"""Work inside the compiled training step, around the optimizer's update.
+
+`optimizer.apply` is the one place that every backend runs within its compiled
+step. A hook is called there: before the update with the gradients, after it
+with the weights. Reducing gradients over workers, regularizing them, noise and
+masks on weights are hooks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+from keras_apoptosis import keras_state
+
+
+class StepHook:
+    """Base of what runs inside the compiled step, around the update.
+
+    A hook reads nothing in `before` and `after` that changes between steps
+    but the weights, `self.optimizer.iterations` and variables it made by
+    `add_variable`: on JAX anything else is the number it was when the step
+    was traced. To change one of its variables between steps, assign it and
+    call `keras_state.hand_over(model)`.
+
+    Attributes:
+        optimizer: The optimizer whose update it surrounds. Of one that scales
+            the loss it is the inner one: gradients are as they are meant,
+            and steps that are skipped are skipped here too.
+    """
+
+    optimizer: keras.Optimizer
+    _outer: keras.Optimizer
+
+    def build(self, weights: Sequence[keras.Variable]) -> None:
+        """Makes the variables of the hook.
+
+        Called when it is attached, and again whenever weights changed shape,
+        after its old variables were dropped.
+
+        Args:
+            weights: The weights that the optimizer trains.
+        """
+
+    def before(
+        self, gradients: list[Any], weights: list[keras.Variable]
+    ) -> list[Any]:
+        """The gradients to use, called before the update.
+
+        Args:
+            gradients: One for each of the weights; `None` for a weight that
+                the loss does not depend on.
+            weights: The weights, not yet updated.
+
+        Returns:
+            As many gradients.
+        """
+        return gradients
+
+    def after(self, weights: list[keras.Variable]) -> None:
+        """Called after the update; it may assign the weights.
+
+        Args:
+            weights: The weights, updated.
+        """
+
+    def add_variable(self, value: Any, dtype: Any = None) -> keras.Variable:
+        """Makes a variable that is live in the compiled step.
+
+        It is not saved with the optimizer.
+
+        Args:
+            value: Its first value, an array.
+            dtype: Its type; that of floats by default.
+        """
+        return keras_state.add_unsaved_variable(self._outer, value, dtype)
+
+
+def attach(model: keras.Model, hook: StepHook) -> Callable[[], None]:
+    """Lets a hook run in each training step of a model.
+
+    It may be called before `fit` or from a callback, also in the middle of an
+    epoch; the step is traced anew. Of several hooks those that were attached
+    last come first in `before` and last in `after`.
+
+    Args:
+        model: A compiled model.
+        hook: The hook.
+
+    Returns:
+        What takes the hook off again.
+
+    Raises:
+        ValueError: If the model is not compiled.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        raise ValueError(
+            "Expected a model that is compiled with an optimizer. Received: "
+            f"model '{model.name}', not compiled"
+        )
+    if not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    keras_state.fetch(model)
+    _bind(optimizer, [*hooks_of(optimizer), hook])
+    _renew(model)
+
+    def detach() -> None:
+        left = [each for each in hooks_of(optimizer) if each is not hook]
+        keras_state.fetch(model)
+        _bind(optimizer, left)
+        if getattr(model, "optimizer", None) is optimizer:
+            _renew(model)
+
+    return detach
+
+
+def hooks_of(optimizer: keras.Optimizer) -> list[StepHook]:
+    """The hooks of an optimizer, in the order they were attached."""
+    apply = keras_state.innermost(optimizer).__dict__.get("apply")
+    return list(apply.hooks) if isinstance(apply, _HookedApply) else []
+
+
+@contextlib.contextmanager
+def without_hooks(optimizer: keras.Optimizer | None) -> Iterator[None]:
+    """Takes hooks and their variables off while weights change shape."""
+    hooks = hooks_of(optimizer) if optimizer is not None else []
+    if not hooks:
+        yield
+        return
+    _bind(optimizer, [])
+    try:
+        yield
+    finally:
+        _bind(optimizer, hooks)
+
+
+class _HookedApply:
+    """Stands in for an optimizer's `apply`."""
+
+    def __init__(self, optimizer: keras.Optimizer, hooks: list[StepHook]):
+        self.optimizer = optimizer
+        self.hooks = hooks
+
+    def __call__(self, grads: Any, trainable_variables: Any = None) -> None:
+        weights = (
+            keras_state.weights_of(self.optimizer)
+            if trainable_variables is None
+            else list(trainable_variables)
+        )
+        gradients = list(grads)
+        for hook in reversed(self.hooks):
+            gradients = hook.before(gradients, weights)
+        type(self.optimizer).apply(self.optimizer, gradients, weights)
+        for hook in self.hooks:
+            hook.after(weights)
+
+
+def _bind(optimizer: keras.Optimizer, hooks: list[StepHook]) -> None:
+    keras_state.drop_unsaved_variables(optimizer)
+    inner = keras_state.innermost(optimizer)
+    inner.__dict__.pop("apply", None)
+    for hook in hooks:
+        hook.optimizer, hook._outer = inner, optimizer
+        hook.build(keras_state.weights_of(inner))
+    if hooks:
+        apply = _HookedApply(inner, hooks)
+        keras_state.set_attributes(inner, {"apply": apply})
+
+
+def _renew(model: keras.Model) -> None:
+    keras_state.forget_compiled(model)
+    keras_state.hand_over(model)
