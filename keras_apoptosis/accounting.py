@@ -9,6 +9,16 @@ import keras
 
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.report import table
+from keras_apoptosis.sparsity import Size, size_of
+
+__all__ = [
+    "LayerCost",
+    "Size",
+    "cost_table",
+    "flops",
+    "layer_costs",
+    "size_of",
+]
 
 # A training step runs forward, and backward to inputs and to weights.
 TRAINING = 3

@@ -325,8 +325,8 @@ class OneCycle(ValueSchedule):
     Args:
         peak: Number, at least 0.
         warmup: Number from 0 to 1: the share of the training before the
-            peak, which the paper does not give. 0 leaves the decay alone, 1
-            the warmup: two of the alternatives in the paper's figure 4.
+            peak, which the paper does not give. 0 leaves the cosine decay
+            alone, one of the alternatives in the paper's figure 4.
 
     Example:
 
@@ -352,6 +352,39 @@ class OneCycle(ValueSchedule):
             past = (progress - self.warmup) / (1 - self.warmup)
             value = value * (1 + xp.cos(math.pi * xp.clip(past, 0, 1))) / 2
         return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Warmup(ValueSchedule):
+    """Linear warmup from 0 to a peak, where it stays.
+
+    One of the alternatives to `OneCycle` (Demon pruning, figure 4).
+
+    Args:
+        peak: Number, at least 0.
+        warmup: Number from 0 to 1: the share of the training before the
+            peak.
+
+    Example:
+
+    >>> strength = Warmup(peak=2.0, warmup=0.5)
+    >>> [float(strength(p)) for p in (0, 0.25, 0.5, 1)]
+    [0.0, 1.0, 2.0, 2.0]
+    """
+
+    peak: float
+    warmup: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("peak", self.peak, self.peak >= 0, "at least 0")
+        _check("warmup", self.warmup, 0 <= self.warmup <= 1, "from 0 to 1")
+
+    def __call__(self, progress: Any) -> Any:
+        if self.warmup == 0:
+            return self.peak + 0 * progress
+        xp = ops if ops.is_tensor(progress) else np
+        return self.peak * xp.clip(progress / self.warmup, 0, 1)
 
 
 def _moment(start: float | EventSchedule) -> float:

@@ -1,5 +1,6 @@
 """Methods, as callbacks for `model.fit`."""
 
+from keras_apoptosis.callbacks.demon_pruning import Deaths, DemonPruning
 from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.neuron_apoptosis import NeuronApoptosis
 from keras_apoptosis.callbacks.synaptic_stripping import (
@@ -7,4 +8,11 @@ from keras_apoptosis.callbacks.synaptic_stripping import (
     SynapticStripping,
 )
 
-__all__ = ["Event", "NeuronApoptosis", "Stripping", "SynapticStripping"]
+__all__ = [
+    "Deaths",
+    "DemonPruning",
+    "Event",
+    "NeuronApoptosis",
+    "Stripping",
+    "SynapticStripping",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -19,7 +19,7 @@ from keras_apoptosis.criteria.proposal import Proposal
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.report import Report
 from keras_apoptosis.schedules import Constant, Logarithmic
-from keras_apoptosis.statistics import batches
+from keras_apoptosis.statistics.streaming import lasting
 from keras_apoptosis.surgery import Removal, shrink
 from keras_apoptosis.surgery.plan import parameters_after
 
@@ -176,7 +176,7 @@ class NeuronApoptosis(ScheduledSurgery):
                 "tolerance", tolerance, LEVELS[level].tolerance, 0.0, 1.0
             )
             self.criterion = Reconstruction(
-                _lasting(data, samples),
+                lasting(data, samples),
                 samples,
                 batch_size,
                 min_units,
@@ -253,16 +253,6 @@ class NeuronApoptosis(ScheduledSurgery):
             parameters_after=reports[-1].parameters_after,
             notes=tuple(n for report in reports for n in report.notes),
         )
-
-
-def _lasting(data: Any, samples: int) -> Any:
-    """What every event can read again: of an iterator, its samples."""
-    if not isinstance(data, Iterator):
-        return data
-    parts = list(batches(data, limit=samples))
-    return keras.tree.map_structure(
-        lambda *arrays: np.concatenate(arrays), *parts
-    )
 
 
 def _removal(analysis: Analysis, proposals: dict[int, Proposal]) -> Removal:

@@ -68,6 +68,18 @@ class TrainingProgress:
         return min(1.0, (self.epoch + min(part, 1.0)) / self.epochs)
 
     @property
+    def steps_done(self) -> int:
+        """Steps of the whole training that are done."""
+        return self.epoch * (self.steps_per_epoch or 0) + self.step
+
+    @property
+    def per_step(self) -> float:
+        """The part of the training that one step is; 0 if not yet known."""
+        if not self.steps_per_epoch:
+            return 0.0
+        return 1 / (self.epochs * self.steps_per_epoch)
+
+    @property
     def steps_left(self) -> int | None:
         """Steps until the end, or `None` while an epoch's are not known."""
         if self.steps_per_epoch is None:

@@ -1,6 +1,7 @@
 """How expendable a unit or a weight is."""
 
 from keras_apoptosis.criteria.dead_units import dead_units
+from keras_apoptosis.criteria.inactivity import inactive_units
 from keras_apoptosis.criteria.levels import LEVELS, Level
 from keras_apoptosis.criteria.parallel import (
     Merge,
@@ -24,6 +25,7 @@ __all__ = [
     "averaging",
     "choose_units",
     "dead_units",
+    "inactive_units",
     "parallel_units",
     "refit",
     "residual_after",

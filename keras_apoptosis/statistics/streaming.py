@@ -77,6 +77,21 @@ def batches(
     return _limited(stream, limit, data)
 
 
+def lasting(data: Any, samples: int) -> Any:
+    """What can be read again and again: of an iterator, its samples.
+
+    Args:
+        data: The sample; see `batches`.
+        samples: How many samples of an iterator to keep at most.
+    """
+    if not isinstance(data, Iterator):
+        return data
+    parts = list(batches(data, limit=samples))
+    return keras.tree.map_structure(
+        lambda *arrays: np.concatenate(arrays), *parts
+    )
+
+
 def _limited(
     stream: Iterable[Any], limit: int | None, data: Any
 ) -> Iterator[Any]:

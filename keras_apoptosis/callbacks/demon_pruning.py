@@ -1,0 +1,547 @@
+"""Demon pruning: units are driven to die, and leave while the model trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_apoptosis import keras_state
+from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
+from keras_apoptosis.callbacks.sparsity_target import SparsityTarget
+from keras_apoptosis.callbacks.step_agenda import StepAgenda
+from keras_apoptosis.criteria.inactivity import (
+    Activity,
+    check_tolerance,
+    measure,
+    recorded,
+    removal_of,
+    spared,
+)
+from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph.saturation import Gate, gates_of, silent_groups
+from keras_apoptosis.live_hook import LiveHook, change_between_steps
+from keras_apoptosis.noise import UnitNoise
+from keras_apoptosis.regularization import (
+    Regularization,
+    kernels_of,
+    scales_of,
+)
+from keras_apoptosis.report import Report
+from keras_apoptosis.schedules import OneCycle, ValueSchedule
+from keras_apoptosis.sparsity import Size, size_of
+from keras_apoptosis.statistics.streaming import lasting
+from keras_apoptosis.step_hooks import attach
+from keras_apoptosis.surgery import shrink
+
+
+@dataclasses.dataclass(frozen=True)
+class Deaths:
+    """Which units were dead at one event of `DemonPruning`.
+
+    Args:
+        step: Steps of the training that were done.
+        dead: For each group, by name, how many of its units were dead then
+            or had left before.
+        overlap: Overlap of these units with all that were dead at any event
+            before (Demon pruning, appendix C): 1 where none came back to
+            life; `None` as long as there are none to compare.
+    """
+
+    step: int
+    dead: Mapping[str, int]
+    overlap: float | None
+
+
+class DemonPruning(ScheduledSurgery):
+    """Drives units to die by a penalty and noise, and removes the dead.
+
+    After "Maxwell's demon at work: efficient pruning by leveraging saturation
+    of neurons" (algorithm 1). In every step a penalty on the scales of the
+    normalizations is added to the gradient, and Gaussian noise to the weights
+    of the units that are alive; both rise to a peak and fall again over the
+    training. Every so many steps, units that are inactive on some training
+    samples are removed, and the rest of the training runs on the smaller
+    model. At the end of the training those that are dead then leave as well.
+
+    Units can die behind ReLU, ReLU6, GELU, SiLU (Swish), hard SiLU and Mish,
+    where they come to rest at zero, and behind a leaky ReLU, where dead means
+    never positive. Groups of units that others read without such an
+    activation, as those of attention, are left alone.
+
+    Args:
+        strength: λ, the peak of a one-cycle schedule, or a schedule such as
+            `ka.schedules.Constant(1e-4)`, `Warmup` or `OneCycle(1e-4,
+            warmup=0)`, a cosine decay (figure 4). The more, the sparser; the
+            paper's runs of 250 epochs take 1e-5 to 1e-2, shorter ones need
+            more.
+        noise_variance: σ², likewise. The paper calls 5e-5 the variance in
+            sections 3.2 and 4.2, so it is one here; the standard deviation is
+            0.007. 0 for no noise.
+        prune_every: τ, how often units are judged: a number of steps
+            (integer), or a fraction of the training (float, above 0 and up to
+            1). The paper's 5,000 steps are meant for runs of 100,000.
+        target_sparsity: Where given, a controller raises or lowers `strength`
+            (and noise) at each event so that the training ends at this
+            sparsity, a number above 0 and below 1. It needs some ten events or
+            more. What dies beyond it stays.
+        data: Training samples on which units are judged: arrays, a
+            `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader` or a
+            generator of batches (of which `samples` are kept). `None` to
+            take the layers' own statistics since the last event, of all
+            batches of the training; `ka.make_prunable(model,
+            track_statistics=True)` makes layers keep them.
+        sparsity: What `target_sparsity` counts: `"weights"`, `"neurons"` or
+            `"flops"` of a forward pass.
+        penalty: `"l1"`, `λ Σ|γ|`, or `"l2"`, `λ Σ γ²`, whose gradient is added
+            to the loss' before the optimizer scales it (appendix F.5).
+        regularize: `"scales"` of all normalizations; `"kernels"`, all weights
+            but scales, offsets and biases (which stay free to go negative, as
+            in section 3.1); or `"auto"`, scales where a model has any and
+            kernels where not.
+        tolerance: ε, number, at least 0: a unit is dead if its activation is
+            at most that for all samples and positions.
+        samples: How many samples of `data` to use at most.
+        batch_size: How many of them to run at once.
+        start: Before that no unit leaves, though units are judged: a number of
+            steps (integer), or a fraction of the training (float). For layers
+            that revive late, as the last block of a vision transformer
+            (appendix G.2).
+        dynamic: Whether units leave during the training; otherwise they do at
+            its end (figure 7).
+        symmetric_noise: Whether dead units get noise as well, which may revive
+            them (appendix D.1).
+        noise_every: Integer, at least 1. Add the variance of so many steps at
+            once, each so many steps: random numbers are what noise costs.
+        min_units: How many units every group keeps.
+        layers: Names of layers or groups to which pruning and noise are
+            limited, and the penalty on scales.
+        exclude: Names of layers or groups to leave alone.
+        total_epochs: Epochs of the whole training, where it is spread over
+            several calls of `fit`.
+        seed: Integer. Noise follows from it and the number of the step.
+        verbose: Whether to print what events did; `"auto"` follows `fit`.
+
+    Attributes:
+        history: A list with one `Event` for each event so far.
+        deaths: A list with one `Deaths` for each of them.
+        regularized: Paths of the weights that are regularized.
+        retraces: How often units left, and the step was traced anew.
+            `fit`'s logs get `parameters`, `units/<group>`, `dead_units`,
+            `neuron_sparsity`, `weight_sparsity`, `flop_sparsity` and
+            `demon_strength`, the present λ.
+
+    Raises:
+        ValueError: If an argument is out of range, or, when training begins,
+            if the model has no unit that can die and leave.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).normal(size=(256, 8)).astype("float32")
+    >>> model = keras.Sequential([
+    ...     keras.Input((8,)),
+    ...     keras.layers.Dense(64, name="hidden"),
+    ...     keras.layers.BatchNormalization(),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.Dense(1),
+    ... ])
+    >>> model.compile(keras.optimizers.Adam(0.01), "mse")
+    >>> demon = ka.callbacks.DemonPruning(
+    ...     strength=0.1, prune_every=0.1, data=x
+    ... )
+    >>> _ = model.fit(x, x[:, :1], epochs=20, callbacks=[demon], verbose=0)
+    >>> model.layers[0].units < 64
+    True
+    """
+
+    def __init__(
+        self,
+        strength: Any = 1e-3,
+        *,
+        noise_variance: Any = 5e-5,
+        prune_every: int | float = 5000,
+        target_sparsity: float | None = None,
+        data: Any = None,
+        sparsity: str = "weights",
+        penalty: str = "l1",
+        regularize: str = "auto",
+        tolerance: float = 0.01,
+        samples: int = 512,
+        batch_size: int = 256,
+        start: int | float = 0,
+        dynamic: bool = True,
+        symmetric_noise: bool = False,
+        noise_every: int = 1,
+        min_units: int = 1,
+        layers: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        total_epochs: int | None = None,
+        seed: int = 0,
+        verbose: bool | str = "auto",
+    ):
+        super().__init__(
+            None,
+            layers=layers,
+            exclude=exclude,
+            total_epochs=total_epochs,
+            verbose=verbose,
+        )
+        self.strength = _schedule("strength", strength)
+        self.noise_variance = _schedule("noise_variance", noise_variance)
+        _check_time("prune_every", prune_every, 0 < prune_every)
+        _check_time("start", start, 0 <= start)
+        check_tolerance(tolerance)
+        _check_choice("penalty", penalty, ("l1", "l2"))
+        _check_choice("regularize", regularize, ("auto", "scales", "kernels"))
+        for name, value in (
+            ("samples", samples),
+            ("batch_size", batch_size),
+            ("noise_every", noise_every),
+            ("min_units", min_units),
+        ):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"Expected `{name}` to be an integer of at least 1. "
+                    f"Received: {name}={value}"
+                )
+        self.target = (
+            None
+            if target_sparsity is None
+            else SparsityTarget(target_sparsity, sparsity)
+        )
+        self.data = None if data is None else lasting(data, samples)
+        self.penalty = penalty
+        self.regularize = regularize
+        self.tolerance = tolerance
+        self.samples = samples
+        self.batch_size = batch_size
+        self.start = start
+        self.dynamic = dynamic
+        self.symmetric_noise = symmetric_noise
+        self.noise_every = noise_every
+        self.min_units = min_units
+        self.seed = seed
+        self.deaths: list[Deaths] = []
+        self.regularized: list[str] = []
+        self._agenda = StepAgenda(prune_every, self._progress)
+        self._hooks: list[LiveHook] = []
+        self._detach: list[Callable[[], None]] = []
+        self._whole: Size | None = None
+        # By group, the first indices of the units that are left, and of all
+        # that were ever dead.
+        self._left: dict[str, np.ndarray] = {}
+        self._once_dead: dict[str, np.ndarray] = {}
+        self._before_test: list[tuple[Any, np.ndarray]] = []
+
+    @property
+    def retraces(self) -> int:
+        return sum(not event.skipped for event in self.history)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        analysis = analyse(self.model)
+        gates = self._gates(analysis)
+        if self.data is None:
+            recorded(analysis, gates)  # Complains of layers without any.
+        for detach in self._detach:  # Of a fit that broke off.
+            detach()
+        if self._whole is None:
+            self._whole = size_of(self.model)
+            self._left = {
+                analysis.groups[n].name: np.arange(analysis.groups[n].size)
+                for n in gates
+            }
+            self._once_dead = {
+                name: np.zeros(left.size, bool)
+                for name, left in self._left.items()
+            }
+        penalized = Regularization(
+            self.strength, self.penalty, self._to_regularize(analysis, gates)
+        )
+        self.regularized = [weight.path for weight in penalized.weights]
+        self._hooks = [penalized]
+        if getattr(self.noise_variance, "peak", 1.0) > 0:
+            self._hooks.append(
+                UnitNoise(
+                    self.model,
+                    self.noise_variance,
+                    lambda analysis: list(self._gates(analysis)),
+                    self.noise_every,
+                    self.seed,
+                )
+            )
+        self._detach = [attach(self.model, hook) for hook in self._hooks]
+        self._reset_statistics(analysis, gates)
+        if self._loud():
+            kind = "scales" if self._takes_scales else "kernels"
+            count = sum(int(np.prod(w.shape)) for w in penalized.weights)
+            why = ""
+            if kind == "kernels" and self.regularize == "auto":
+                why = "; the model has no normalization with a scale"
+            print(
+                f"DemonPruning: {self.penalty} penalty on {count:,} weights, "
+                f"the {kind} of {len(penalized.weights)} layers{why}",
+                flush=True,
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        fraction, per_step = self._progress.fraction, self._progress.per_step
+        keras_state.fetch(self.model)
+        for hook in self._hooks:
+            hook.tell_time(fraction, per_step)
+        keras_state.hand_over(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        if logs is not None:
+            share = size_of(self.model).sparsity(self._whole)
+            logs["neuron_sparsity"] = share["neurons"]
+            logs["weight_sparsity"] = share["weights"]
+            logs["flop_sparsity"] = share["flops"]
+            logs["demon_strength"] = self.degree_at(
+                0, 0, self._progress.fraction
+            )
+            if self.deaths:
+                logs["dead_units"] = sum(self.deaths[-1].dead.values())
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        # Layers count in evaluation as well, but units are judged on
+        # training data alone.
+        if self.data is None:
+            analysis = analyse(self.model)
+            self._before_test = [
+                (variable, np.array(keras_state.peek(variable)))
+                for layer in _judges(self._gates(analysis))
+                for variable in layer.statistics_variables
+            ]
+
+    def on_test_end(self, logs: Any = None) -> None:
+        for variable, value in self._before_test:
+            variable.assign(value)
+        self._before_test = []
+
+    def on_train_end(self, logs: Any = None) -> None:
+        super().on_train_end(logs)
+        for detach in self._detach:
+            detach()
+        self._detach = []
+
+    def degree_at(self, event: int, events: int, progress: float) -> float:
+        factor = 1.0 if self.target is None else self.target.factor
+        return factor * float(self.strength(progress))
+
+    def operate(self, degree: float) -> tuple[Report | None, str]:
+        analysis = analyse(self.model)
+        gates = self._gates(analysis)
+        activity = (
+            recorded(analysis, gates)
+            if self.data is None
+            else measure(
+                analysis, gates, self.data, self.samples, self.batch_size
+            )
+        )
+        dead = activity.dead(self.tolerance)
+        self._record(analysis, dead)
+        going: dict[int, np.ndarray] = {}
+        may_leave = self._may_leave()
+        beyond = False
+        if may_leave:
+            candidates = spared(activity, dead, self.min_units)
+            going = candidates
+            if self.target is not None:
+                going = self.target.choose(
+                    analysis, activity, candidates, self._whole
+                )
+                beyond = any(
+                    going[n].size < units.size
+                    for n, units in candidates.items()
+                )
+        removal = removal_of(analysis, activity, going)
+        alive = {}
+        for number, which in dead.items():
+            name, gone = analysis.groups[number].name, going.get(number, [])
+            alive[name] = np.delete(~which, gone)
+            self._left[name] = np.delete(self._left[name], gone)
+        noise = [hook for hook in self._hooks if isinstance(hook, UnitNoise)]
+        for hook in noise if not self.symmetric_noise else ():
+            hook.set_alive(alive)
+        report = shrink(self.model, removal) if len(removal) else None
+        keras_state.fetch(self.model)
+        if report is None:  # Else the hook was built anew.
+            for hook in noise:
+                hook.renew_alive()
+        self._reset_statistics(analysis, gates)
+        keras_state.hand_over(self.model)
+        if self.target is not None:
+            self._steer(beyond)
+        if report is not None:
+            return report, ""
+        if not may_leave:
+            count = sum(int(which.sum()) for which in dead.values())
+            return None, f"{count:,} units are dead; none leaves yet"
+        return None, "no unit is dead that may leave"
+
+    def _steer(self, reached: bool) -> None:
+        share = size_of(self.model).sparsity(self._whole)[self.target.kind]
+        factor = self.target.steer(share, self._progress.fraction, reached)
+        # Noise is never more than asked for; it ends with the penalty.
+        for hook in self._hooks:
+            most = 1.0 if isinstance(hook, UnitNoise) else factor
+            change_between_steps(self.model, [hook], factor=min(most, factor))
+
+    def _record(
+        self, analysis: Analysis, dead: Mapping[int, np.ndarray]
+    ) -> None:
+        """Takes down who is dead, by the units' first indices."""
+        now = {}
+        for number, which in dead.items():
+            name = analysis.groups[number].name
+            gone = np.ones(self._once_dead[name].size, bool)
+            gone[self._left[name]] = which
+            now[name] = gone
+        found = overlap(
+            np.concatenate([self._once_dead[name] for name in now]),
+            np.concatenate(list(now.values())),
+        )
+        for name, which in now.items():
+            self._once_dead[name] |= which
+        self.deaths.append(
+            Deaths(
+                self._progress.steps_done,
+                {name: int(which.sum()) for name, which in now.items()},
+                found,
+            )
+        )
+
+    def _may_leave(self) -> bool:
+        progress = self._progress
+        if progress.fraction >= 1 or self.model.stop_training:
+            return True
+        done = (
+            progress.steps_done
+            if isinstance(self.start, int)
+            else progress.fraction
+        )
+        return self.dynamic and done >= self.start
+
+    def _gates(self, analysis: Analysis) -> dict[int, list[Gate]]:
+        """The groups whose units may die and leave, with their gates."""
+        found = silent_groups(analysis)
+        chosen = dict(self.numbered_groups())
+        gates = {n: each for n, each in found.items() if n in chosen}
+        if not gates:
+            why = "\n".join(
+                f"  {group.name}: read at '{_first_odd(analysis, number)}', "
+                "no activation that falls silent"
+                for number, group in chosen.items()
+            )
+            raise ValueError(
+                f"Model '{self.model.name}' has no units that can die: they "
+                "need a ReLU, ReLU6, leaky ReLU, GELU, SiLU or Mish before "
+                f"they are read. Received:\n{why}"
+            )
+        return gates
+
+    @property
+    def _takes_scales(self) -> bool:
+        if self.regularize == "auto":
+            return bool(scales_of(self.model))
+        return self.regularize == "scales"
+
+    def _to_regularize(
+        self, analysis: Analysis, gates: Mapping[int, list[Gate]]
+    ) -> list[Any]:
+        if not self._takes_scales:
+            return kernels_of(self.model)
+        found = scales_of(self.model)
+        if self.layers is not None or self.exclude:
+            mine = np.isin(analysis.group_of, list(gates))
+            axes = analysis.trace.axes
+            found = [
+                scale
+                for scale in found
+                if any(mine[u].any() for u in axes.get(id(scale), {}).values())
+            ]
+        if not found:
+            raise ValueError(
+                "Expected a model with normalizations whose scales are "
+                "trained, for `regularize='scales'`; 'kernels' does without. "
+                f"Received: model '{self.model.name}' without any"
+            )
+        return found
+
+    def _reset_statistics(
+        self, analysis: Analysis, gates: Mapping[int, list[Gate]]
+    ) -> None:
+        if self.data is None:
+            for layer in _judges(gates):
+                layer.reset_statistics()
+
+    def _loud(self) -> bool:
+        loud = self.verbose
+        return bool(self.params.get("verbose", 1) if loud == "auto" else loud)
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> float | None:
+    """The overlap of two sets: `|X ∩ Y| / min(|X|, |Y|)`.
+
+    Args:
+        first: For each unit whether it is in the first set.
+        second: Likewise for the second.
+
+    Returns:
+        From 0 to 1, or `None` where a set is empty.
+
+    Example:
+
+    >>> from keras_apoptosis.callbacks.demon_pruning import overlap
+    >>> overlap(np.array([1, 1, 1, 0], bool), np.array([0, 1, 0, 1], bool))
+    0.5
+    """
+    least = min(int(first.sum()), int(second.sum()))
+    return int((first & second).sum()) / least if least else None
+
+
+def _judges(gates: Mapping[int, list[Gate]]) -> list[Any]:
+    """The layers that apply the activations, each once."""
+    layers = [gate.step.operation for each in gates.values() for gate in each]
+    return list({id(layer): layer for layer in layers}.values())
+
+
+def _first_odd(analysis: Analysis, number: int) -> str:
+    source = next(g.source for g in gates_of(analysis, number) if not g.side)
+    return analysis.trace.sources[source].path
+
+
+def _schedule(name: str, value: Any) -> ValueSchedule:
+    if isinstance(value, ValueSchedule):
+        return value
+    if not (isinstance(value, numbers.Real) and 0 <= value < np.inf):
+        raise ValueError(
+            f"Expected `{name}` to be a finite number of at least 0, or a "
+            f"schedule. Received: {name}={value}"
+        )
+    return OneCycle(float(value))
+
+
+def _check_time(name: str, value: Any, ok: bool) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (ok and (whole or (isinstance(value, float) and value <= 1))):
+        raise ValueError(
+            f"Expected `{name}` to be a number of steps (integer) or a "
+            f"fraction of the training (float, up to 1). Received: "
+            f"{name}={value}"
+        )
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        expected = ", ".join(f"'{each}'" for each in allowed)
+        raise ValueError(
+            f"Expected `{name}` to be one of {expected}. "
+            f"Received: {name}={value}"
+        )

@@ -1,0 +1,138 @@
+"""A controller that steers a training to a sparsity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_apoptosis.criteria.inactivity import Activity, removal_of
+from keras_apoptosis.graph import Analysis
+from keras_apoptosis.sparsity import KINDS, Size, size_after
+
+# How many times stronger the pressure gets for each part of the whole that is
+# missing, and by how much it changes at most from one event to the next.
+GAIN = 8.0
+LIMIT = 4.0
+RANGE = (1e-4, 1e4)
+
+
+class SparsityTarget:
+    """Raises and lowers a strength, so that a training ends at a sparsity.
+
+    The sparsity is to grow evenly, from 0 to the target at `reach` of the
+    training. After each event the strength is multiplied by what the
+    sparsity is behind that plan, or ahead of it: integral control in the
+    logarithm. Once the target is reached the strength is 0, and what dies
+    afterwards stays.
+
+    Args:
+        target: The share of the whole that is to go.
+        kind: The share of what: `"weights"`, `"neurons"` or `"flops"`.
+        reach: When it is to be reached, as a fraction of the training.
+
+    Attributes:
+        factor: By what the strength is multiplied at present.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self, target: float, kind: str = "weights", reach: float = 0.75
+    ):
+        if not (isinstance(target, int | float) and 0 < target < 1):
+            raise ValueError(
+                "Expected `target_sparsity` to be a number above 0 and below "
+                f"1, or None. Received: target_sparsity={target}"
+            )
+        if kind not in KINDS:
+            raise ValueError(
+                f"Expected `sparsity` to be one of {', '.join(KINDS)}. "
+                f"Received: sparsity={kind}"
+            )
+        self.target = target
+        self.kind = kind
+        self.reach = reach
+        self.factor = 1.0
+
+    def choose(
+        self,
+        analysis: Analysis,
+        activity: Activity,
+        candidates: Mapping[int, np.ndarray],
+        whole: Size,
+    ) -> dict[int, np.ndarray]:
+        """Those of the candidates that bring the model to the target.
+
+        All of them, unless that is beyond the target; then so many of the
+        least active that it comes as close as it can.
+
+        Args:
+            analysis: The model's units.
+            activity: What the units did.
+            candidates: For each group, by its index, units that may leave,
+                the least active first.
+            whole: The size of the model before anything left.
+
+        Returns:
+            For each group, by its index, the units to remove.
+        """
+        order = _least_active(activity, candidates)
+
+        def taken(count: int) -> dict[int, np.ndarray]:
+            going: dict[int, list[int]] = {number: [] for number in candidates}
+            for number, unit in order[:count]:
+                going[number].append(unit)
+            return {n: np.array(each, int) for n, each in going.items()}
+
+        def sparsity(count: int) -> float:
+            removal = removal_of(analysis, activity, taken(count))
+            return size_after(analysis, removal).sparsity(whole)[self.kind]
+
+        if sparsity(len(order)) <= self.target:
+            return taken(len(order))
+        low, high = 0, len(order)  # Sparsity grows with the count.
+        while high - low > 1:
+            middle = (low + high) // 2
+            if sparsity(middle) <= self.target:
+                low = middle
+            else:
+                high = middle
+        nearer = min((low, high), key=lambda n: abs(sparsity(n) - self.target))
+        return taken(nearer)
+
+    def steer(self, sparsity: float, progress: float, reached: bool) -> float:
+        """Sets the strength anew.
+
+        Args:
+            sparsity: The sparsity by now.
+            progress: The part of the training that is done.
+            reached: Whether as much left as should.
+
+        Returns:
+            The new `factor`.
+        """
+        if reached or self.factor == 0.0:
+            self.factor = 0.0
+            return 0.0
+        plan = self.target * min(1.0, progress / self.reach)
+        change = math.exp(GAIN * (plan - sparsity))
+        change = min(LIMIT, max(1 / LIMIT, change))
+        self.factor = min(RANGE[1], max(RANGE[0], self.factor * change))
+        return self.factor
+
+
+def _least_active(
+    activity: Activity, candidates: Mapping[int, np.ndarray]
+) -> list[tuple[int, int]]:
+    """Groups and units, the least active first, in turns where alike."""
+    ranked: list[tuple[Any, ...]] = []
+    for number, units in candidates.items():
+        size = activity.peaks[number].size
+        for rank, unit in enumerate(units):
+            peak = float(activity.peaks[number][unit])
+            ranked.append((peak, rank / size, number, int(unit)))
+    return [(number, unit) for *_, number, unit in sorted(ranked)]

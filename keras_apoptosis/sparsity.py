@@ -1,0 +1,85 @@
+"""How much of a model is gone, as the papers' tables count it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import keras
+
+from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph.saturation import gates_of
+from keras_apoptosis.surgery import Removal
+from keras_apoptosis.surgery.plan import parameters_after, work_after
+
+KINDS = ("weights", "neurons", "flops")
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What a model consists of.
+
+    Args:
+        neurons: Units, once for each activation that they pass on their way
+            to the layers that read them: 3,904 in a ResNet-18 (Demon pruning,
+            section 2.1). Units that can never leave do not count.
+        weights: Parameters, trained or not.
+        flops: Floating-point operations of one sample's forward pass; `nan`
+            where a layer works on a shape that is not known.
+    """
+
+    neurons: int
+    weights: int
+    flops: float
+
+    def sparsity(self, whole: Size) -> dict[str, float]:
+        """The shares of a whole model that are gone, from 0 to 1, by kind."""
+        return {
+            kind: 1 - getattr(self, kind) / max(1, getattr(whole, kind))
+            for kind in KINDS
+        }
+
+
+def size_of(model: keras.Model) -> Size:
+    """Measures a model.
+
+    Args:
+        model: A built Sequential or Functional model, or a nesting of those.
+
+    Returns:
+        Its size.
+
+    Raises:
+        ValueError: If the model's graph cannot be read.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, activation="relu", name="hidden"),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> whole = ka.accounting.size_of(model)
+    >>> whole
+    Size(neurons=8, weights=58, flops=96.0)
+    >>> report = ka.shrink(model, ka.Removal({"hidden": range(6)}))
+    >>> ka.accounting.size_of(model).sparsity(whole)["neurons"]
+    0.75
+    """
+    return size_after(analyse(model), Removal({}))
+
+
+def size_after(analysis: Analysis, removal: Removal) -> Size:
+    """The size that a model would have after a removal."""
+    neurons = 0
+    for number, group in enumerate(analysis.groups):
+        if group.removable:
+            gone = removal[group.name].size if group.name in removal else 0
+            passed = sum(len(g.places) for g in gates_of(analysis, number))
+            neurons += passed * (group.size - gone)
+    work = work_after(analysis, removal)
+    return Size(
+        neurons,
+        parameters_after(analysis, removal),
+        math.nan if math.isnan(work) else 2.0 * work,
+    )
