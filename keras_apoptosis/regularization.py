@@ -74,8 +74,3 @@ def scales_of(model: keras.Model) -> list[keras.Variable]:
                 found.append(scale)
     trained = {id(weight) for weight in model.trainable_variables}
     return [each for each in found if id(each) in trained]
-
-
-def kernels_of(model: keras.Model) -> list[keras.Variable]:
-    """The weights of a model that are no scales, offsets or biases."""
-    return [w for w in model.trainable_variables if len(w.shape) > 1]

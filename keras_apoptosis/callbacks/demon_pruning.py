@@ -25,13 +25,9 @@ from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.saturation import Gate, gates_of, silent_groups
 from keras_apoptosis.live_hook import LiveHook, change_between_steps
 from keras_apoptosis.noise import UnitNoise
-from keras_apoptosis.regularization import (
-    Regularization,
-    kernels_of,
-    scales_of,
-)
+from keras_apoptosis.regularization import Regularization, scales_of
 from keras_apoptosis.report import Report
-from keras_apoptosis.schedules import OneCycle, ValueSchedule
+from keras_apoptosis.schedules import OneCycle, ValueSchedule, Warmup
 from keras_apoptosis.sparsity import Size, size_of
 from keras_apoptosis.statistics.streaming import lasting
 from keras_apoptosis.step_hooks import attach
@@ -87,7 +83,8 @@ class DemonPruning(ScheduledSurgery):
         target_sparsity: Where given, a controller raises or lowers `strength`
             (and noise) at each event so that the training ends at this
             sparsity, a number above 0 and below 1. It needs some ten events or
-            more. What dies beyond it stays.
+            more. `strength` then rises to its peak and stays there until the
+            target is reached; what dies beyond that stays.
         data: Training samples on which units are judged: arrays, a
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader` or a
             generator of batches (of which `samples` are kept). `None` to
@@ -98,12 +95,16 @@ class DemonPruning(ScheduledSurgery):
             `"flops"` of a forward pass.
         penalty: `"l1"`, `λ Σ|γ|`, or `"l2"`, `λ Σ γ²`, whose gradient is added
             to the loss' before the optimizer scales it (appendix F.5).
-        regularize: `"scales"` of all normalizations; `"kernels"`, all weights
-            but scales, offsets and biases (which stay free to go negative, as
-            in section 3.1); or `"auto"`, scales where a model has any and
-            kernels where not.
+        regularize: `"scales"` of all normalizations, whose offsets stay free
+            to go negative (section 3.1); `"all"` weights; or `"auto"`, scales
+            where a model has any and all weights where not (section 4.2).
         tolerance: ε, number, at least 0: a unit is dead if its activation is
             at most that for all samples and positions.
+        constant: Whether a unit that stays within `tolerance` of another
+            constant than zero is dead as well. The paper does not count
+            those; they are what the penalty makes of a unit whose offset is
+            positive when its scale is gone, and their consumers take the
+            constant into their biases. Needs `data`.
         samples: How many samples of `data` to use at most.
         batch_size: How many of them to run at once.
         start: Before that no unit leaves, though units are judged: a number of
@@ -169,6 +170,7 @@ class DemonPruning(ScheduledSurgery):
         penalty: str = "l1",
         regularize: str = "auto",
         tolerance: float = 0.01,
+        constant: bool = True,
         samples: int = 512,
         batch_size: int = 256,
         start: int | float = 0,
@@ -189,13 +191,17 @@ class DemonPruning(ScheduledSurgery):
             total_epochs=total_epochs,
             verbose=verbose,
         )
-        self.strength = _schedule("strength", strength)
-        self.noise_variance = _schedule("noise_variance", noise_variance)
+        # A controller ends the pressure itself, once the target is reached.
+        cycle = OneCycle if target_sparsity is None else Warmup
+        self.strength = _schedule("strength", strength, cycle)
+        self.noise_variance = _schedule(
+            "noise_variance", noise_variance, OneCycle
+        )
         _check_time("prune_every", prune_every, 0 < prune_every)
         _check_time("start", start, 0 <= start)
         check_tolerance(tolerance)
         _check_choice("penalty", penalty, ("l1", "l2"))
-        _check_choice("regularize", regularize, ("auto", "scales", "kernels"))
+        _check_choice("regularize", regularize, ("auto", "scales", "all"))
         for name, value in (
             ("samples", samples),
             ("batch_size", batch_size),
@@ -216,6 +222,7 @@ class DemonPruning(ScheduledSurgery):
         self.penalty = penalty
         self.regularize = regularize
         self.tolerance = tolerance
+        self.constant = constant
         self.samples = samples
         self.batch_size = batch_size
         self.start = start
@@ -276,14 +283,17 @@ class DemonPruning(ScheduledSurgery):
         self._detach = [attach(self.model, hook) for hook in self._hooks]
         self._reset_statistics(analysis, gates)
         if self._loud():
-            kind = "scales" if self._takes_scales else "kernels"
             count = sum(int(np.prod(w.shape)) for w in penalized.weights)
-            why = ""
-            if kind == "kernels" and self.regularize == "auto":
-                why = "; the model has no normalization with a scale"
+            what = (
+                f"the scales of {len(penalized.weights)} normalizations"
+                if self._takes_scales
+                else "all there are"
+            )
+            if not self._takes_scales and self.regularize == "auto":
+                what += ", as the model has no normalization with a scale"
             print(
                 f"DemonPruning: {self.penalty} penalty on {count:,} weights, "
-                f"the {kind} of {len(penalized.weights)} layers{why}",
+                f"{what}",
                 flush=True,
             )
 
@@ -341,7 +351,12 @@ class DemonPruning(ScheduledSurgery):
             recorded(analysis, gates)
             if self.data is None
             else measure(
-                analysis, gates, self.data, self.samples, self.batch_size
+                analysis,
+                gates,
+                self.data,
+                self.samples,
+                self.batch_size,
+                self.constant,
             )
         )
         dead = activity.dead(self.tolerance)
@@ -456,7 +471,7 @@ class DemonPruning(ScheduledSurgery):
         self, analysis: Analysis, gates: Mapping[int, list[Gate]]
     ) -> list[Any]:
         if not self._takes_scales:
-            return kernels_of(self.model)
+            return list(self.model.trainable_variables)
         found = scales_of(self.model)
         if self.layers is not None or self.exclude:
             mine = np.isin(analysis.group_of, list(gates))
@@ -469,7 +484,7 @@ class DemonPruning(ScheduledSurgery):
         if not found:
             raise ValueError(
                 "Expected a model with normalizations whose scales are "
-                "trained, for `regularize='scales'`; 'kernels' does without. "
+                "trained, for `regularize='scales'`; 'all' does without. "
                 f"Received: model '{self.model.name}' without any"
             )
         return found
@@ -517,7 +532,9 @@ def _first_odd(analysis: Analysis, number: int) -> str:
     return analysis.trace.sources[source].path
 
 
-def _schedule(name: str, value: Any) -> ValueSchedule:
+def _schedule(
+    name: str, value: Any, cycle: type[OneCycle | Warmup]
+) -> ValueSchedule:
     if isinstance(value, ValueSchedule):
         return value
     if not (isinstance(value, numbers.Real) and 0 <= value < np.inf):
@@ -525,7 +542,7 @@ def _schedule(name: str, value: Any) -> ValueSchedule:
             f"Expected `{name}` to be a finite number of at least 0, or a "
             f"schedule. Received: {name}={value}"
         )
-    return OneCycle(float(value))
+    return cycle(float(value))
 
 
 def _check_time(name: str, value: Any, ok: bool) -> None:

@@ -12,21 +12,21 @@ from keras_apoptosis.criteria.inactivity import Activity, removal_of
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.sparsity import KINDS, Size, size_after
 
-# How many times stronger the pressure gets for each part of the whole that is
-# missing, and by how much it changes at most from one event to the next.
-GAIN = 8.0
-LIMIT = 4.0
-RANGE = (1e-4, 1e4)
+# The pressure is exp(GAIN e + MEMORY ∫e): e is the share of the whole that is
+# missing beside the plan, and the integral is over fractions of the training.
+GAIN = 10.0
+MEMORY = 40.0
+LIMIT = math.log(100)
 
 
 class SparsityTarget:
     """Raises and lowers a strength, so that a training ends at a sparsity.
 
-    The sparsity is to grow evenly, from 0 to the target at `reach` of the
-    training. After each event the strength is multiplied by what the
-    sparsity is behind that plan, or ahead of it: integral control in the
-    logarithm. Once the target is reached the strength is 0, and what dies
-    afterwards stays.
+    The sparsity is to grow with the square of time, from 0 to the target at
+    `reach` of the training: units do not die at once. After each event the strength follows from how far the sparsity
+    is behind that plan, or ahead of it, now and until now: proportional and
+    integral control of its logarithm. Once the target is reached the strength
+    is 0, and what dies afterwards stays.
 
     Args:
         target: The share of the whole that is to go.
@@ -57,6 +57,8 @@ class SparsityTarget:
         self.kind = kind
         self.reach = reach
         self.factor = 1.0
+        self._integral = 0.0
+        self._progress = 0.0
 
     def choose(
         self,
@@ -118,10 +120,15 @@ class SparsityTarget:
         if reached or self.factor == 0.0:
             self.factor = 0.0
             return 0.0
-        plan = self.target * min(1.0, progress / self.reach)
-        change = math.exp(GAIN * (plan - sparsity))
-        change = min(LIMIT, max(1 / LIMIT, change))
-        self.factor = min(RANGE[1], max(RANGE[0], self.factor * change))
+        plan = self.target * min(1.0, progress / self.reach) ** 2
+        behind = plan - sparsity
+        passed = progress - self._progress
+        self._progress = progress
+        bound = LIMIT / MEMORY  # What is beyond could not be made up for.
+        self._integral += behind * passed
+        self._integral = min(bound, max(-bound, self._integral))
+        pressure = GAIN * behind + MEMORY * self._integral
+        self.factor = math.exp(min(LIMIT, max(-LIMIT, pressure)))
         return self.factor
 
 

@@ -12,7 +12,8 @@ from keras import ops
 
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.saturation import Gate, silent_groups
-from keras_apoptosis.statistics.probe import Point, collect, post_points
+from keras_apoptosis.statistics.probe import Point, post_points
+from keras_apoptosis.statistics.streaming import batches
 from keras_apoptosis.surgery import Removal, Replacement
 
 
@@ -21,9 +22,9 @@ class Activity:
     """What units of some groups did at most.
 
     Args:
-        peaks: For each group, by its index, the largest absolute activation
-            of each unit at any of its gates: shape `(units,)`. Behind a leaky
-            activation it is the largest positive one.
+        peaks: For each group, by its index, how far each unit went at most
+            from rest, at any of its gates: shape `(units,)`. Behind a leaky
+            activation only positive values count.
         means: For each group and each of its observation points, by name, the
             mean of each unit there: what stands in for it once it is gone.
     """
@@ -41,6 +42,7 @@ def inactive_units(
     data: Any,
     tolerance: float = 0.01,
     *,
+    constant: bool = True,
     samples: int = 512,
     batch_size: int = 256,
 ) -> Removal:
@@ -57,6 +59,9 @@ def inactive_units(
         data: Training samples: arrays, a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a `DataLoader` or a generator of batches.
         tolerance: Number, at least 0: the paper's ε.
+        constant: Whether a unit that stays within `tolerance` of some
+            constant is inactive as well, as one behind a normalization whose
+            scale is gone; the paper counts zero only.
         samples: How many samples of `data` to use at most; the paper uses 512
             of CIFAR-10 and 2,048 of ImageNet (appendix F.3).
         batch_size: How many of them to run at once.
@@ -84,7 +89,9 @@ def inactive_units(
     check_tolerance(tolerance)
     analysis = analyse(model)
     gates = silent_groups(analysis)
-    activity = measure(analysis, gates, data, samples, batch_size)
+    activity = measure(
+        analysis, gates, data, samples, batch_size, constant
+    )
     return removal_of(
         analysis, activity, spared(activity, activity.dead(tolerance))
     )
@@ -105,6 +112,7 @@ def measure(
     data: Any,
     samples: int = 512,
     batch_size: int = 256,
+    constant: bool = True,
 ) -> Activity:
     """Measures units on a sample, in one pass.
 
@@ -114,42 +122,45 @@ def measure(
         data: The data; see `ka.unit_statistics`.
         samples: How many samples to use at most.
         batch_size: How many of them to run at once.
+        constant: Whether to measure units from the constant that they are
+            nearest to, where that is nearer than zero.
 
     Returns:
         What the units did.
+
+    Raises:
+        ValueError: If units are not finite.
     """
     points: list[Point] = []
     same: dict[tuple[int, str], str] = {}
     for number, each in gates.items():
         points += [_point(analysis, number, gate) for gate in each]
         plain = {gate.source for gate in each if gate.side == "zero"}
-        for point, seen in zip(
-            post_points(analysis, number),
-            [o for o in analysis.groups[number].observations if o.measurable],
-            strict=True,
+        seen = [o for o in analysis.groups[number].observations if o.measurable]
+        for point, observation in zip(
+            post_points(analysis, number), seen, strict=True
         ):
             # Mostly the point is the gate: then one measurement is enough.
-            if len(seen.sources) == 1 and seen.sources[0] in plain:
-                same[number, seen.name] = f"gate {seen.sources[0]}"
+            if len(observation.sources) == 1 and plain >= {*observation.sources}:
+                name = _name(observation.sources[0])
+                same[number, observation.name] = name
             else:
                 points.append(point)
-    found = collect(
-        analysis,
-        points,
-        data,
-        gram=False,
-        batch_size=batch_size,
-        limit=samples,
-    )
+    extents: dict[tuple[str, str], _Extent] = {}
+    wanted = {key for point in points for key in point.tensors}
+    for batch in batches(data, batch_size=batch_size, limit=samples):
+        tensors = analysis.graph.run(batch, wanted)
+        for point in points:
+            extent = extents.setdefault((point.group, point.name), _Extent())
+            for values in point.values(tensors):
+                extent.update(values)
     peaks, means = {}, {}
     for number, each in gates.items():
         group = analysis.groups[number]
-        here = found[group.name]
-        peaks[number] = np.max(
-            [here[f"gate {gate.source}"].max_abs for gate in each], 0
-        )
+        found = [extents[group.name, _name(gate.source)] for gate in each]
+        peaks[number] = np.max([e.reach(constant) for e in found], 0)
         means[number] = {
-            o.name: here[same.get((number, o.name), o.name)].mean
+            o.name: extents[group.name, same.get((number, o.name), o.name)].mean
             for o in group.observations
             if o.measurable
         }
@@ -263,9 +274,49 @@ def removal_of(
     return Removal(removed, replacements)
 
 
+class _Extent:
+    """How far units reach over observations, and their means."""
+
+    def __init__(self):
+        self.count = 0
+        self.low = self.high = self.total = np.zeros(())
+
+    def update(self, values: Any) -> None:
+        """Takes in values of shape `(observations, units)`."""
+        values = ops.cast(values, "float32")
+        low, high, total = (
+            ops.convert_to_numpy(reduce(values, axis=0)).astype("float64")
+            for reduce in (ops.min, ops.max, ops.sum)
+        )
+        if not np.isfinite(total).all():
+            raise ValueError(
+                "Expected finite activations. Received: NaN or infinite sums "
+                f"in {int((~np.isfinite(total)).sum())} units"
+            )
+        first = not self.count
+        self.low = low if first else np.minimum(self.low, low)
+        self.high = high if first else np.maximum(self.high, high)
+        self.total = self.total + total
+        self.count += values.shape[0]
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.total / self.count
+
+    def reach(self, constant: bool) -> np.ndarray:
+        """The largest distance from zero, or from the nearest constant."""
+        from_zero = np.maximum(np.abs(self.low), np.abs(self.high))
+        around = (self.high - self.low) / 2
+        return np.minimum(from_zero, around) if constant else from_zero
+
+
+def _name(source: int) -> str:
+    return f"gate {source}"
+
+
 def _point(analysis: Analysis, number: int, gate: Gate) -> Point:
     source = analysis.trace.sources[gate.source]
     compute = ops.relu if gate.side == "negative" else None
     part = (source.tensor, source.units.axis, gate.places, compute)
     name = analysis.groups[number].name
-    return Point(name, f"gate {gate.source}", [part])
+    return Point(name, _name(gate.source), [part])
