@@ -33,6 +33,7 @@ class TrainingProgress:
         self._epochs_of_fit = 1
         self._first = True
         self._offset = 0
+        self._steps_before = 0  # Steps of the epochs that are done.
 
     def begin_fit(self, params: Mapping[str, Any]) -> None:
         self._epochs_of_fit = params.get("epochs") or 1
@@ -44,6 +45,9 @@ class TrainingProgress:
             goes_on = self.total_epochs is not None and epoch == 0
             self._offset = self.epoch if goes_on else 0
             self._first = False
+            if not goes_on:
+                steps = self.steps_per_epoch or 0
+                self._steps_before = epoch * steps
         self.epoch = self._offset + epoch
         self.step = 0
 
@@ -54,6 +58,7 @@ class TrainingProgress:
     def end_epoch(self) -> None:
         self.steps_per_epoch = self.steps_per_epoch or self.step or None
         self.epoch += 1
+        self._steps_before += self.step
         self.step = 0
 
     @property
@@ -70,7 +75,7 @@ class TrainingProgress:
     @property
     def steps_done(self) -> int:
         """Steps of the whole training that are done."""
-        return self.epoch * (self.steps_per_epoch or 0) + self.step
+        return self._steps_before + self.step
 
     @property
     def per_step(self) -> float:

@@ -1,0 +1,352 @@
+"""Demon pruning in `fit`: who dies, who leaves, when, and what is said."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_apoptosis as ka
+from keras_apoptosis import keras_state, step_hooks
+from keras_apoptosis.callbacks import DemonPruning
+from keras_apoptosis.callbacks.demon_pruning import overlap
+
+# By hand: units 0 and 1 of four are dead for inputs of 1, the others not.
+KERNEL = np.ones((5, 4), "float32")
+BIAS = np.array([-9.0, -9.0, 0.0, 1.0], "float32")
+ONES = np.ones((32, 5), "float32")
+RANDOM = np.random.default_rng(0).uniform(0.5, 1, (32, 5)).astype("float32")
+QUIET = {"strength": 0.0, "noise_variance": 0.0, "verbose": False}
+
+
+def by_hand(layer=layers.Dense, **arguments):
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layer(4, activation="relu", name="hidden", **arguments),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    hidden = model.get_layer("hidden")
+    hidden.kernel.assign(KERNEL)
+    hidden.bias.assign(BIAS)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    return model
+
+
+def fit(model, callback, epochs=2, x=RANDOM, **arguments):
+    callbacks = callback if isinstance(callback, list) else [callback]
+    return model.fit(
+        x,
+        np.zeros((len(x), 2)),
+        **{"batch_size": 4, "epochs": epochs, "verbose": 0, **arguments},
+        callbacks=callbacks,
+    ).history
+
+
+class Widths(keras.callbacks.Callback):
+    """The width after each step."""
+
+    def on_train_begin(self, logs=None):
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(self.model.get_layer("hidden").units)
+
+
+def widths(epochs=2, **arguments):
+    model, seen = by_hand(), Widths()
+    demon = DemonPruning(data=RANDOM, **QUIET, **arguments)
+    fit(model, [demon, seen], epochs)
+    return seen.seen, demon
+
+
+class TestWhen:
+    """Two epochs of eight steps."""
+
+    def test_after_a_number_of_steps(self):
+        seen, demon = widths(prune_every=5)
+        assert seen == [4] * 4 + [2] * 12
+        # At 5, 10 and 15 steps, and at the end.
+        assert [each.step for each in demon.deaths] == [5, 10, 15, 16]
+        assert demon.retraces == 1
+
+    def test_after_a_fraction_of_the_training(self):
+        seen, demon = widths(prune_every=0.25)
+        assert seen == [4] * 3 + [2] * 13
+        assert [each.step for each in demon.deaths] == [4, 8, 12, 16]
+
+    def test_not_before_the_start(self):
+        for start in (8, 0.5):
+            seen, demon = widths(prune_every=0.25, start=start)
+            assert seen == [4] * 7 + [2] * 9
+            assert [sum(each.dead.values()) for each in demon.deaths] == [2] * 4
+
+    def test_at_the_end_alone(self):
+        seen, demon = widths(prune_every=0.25, dynamic=False)
+        assert seen == [4] * 15 + [2]
+        assert demon.retraces == 1
+        assert [each.overlap for each in demon.deaths] == [None, 1, 1, 1]
+
+    def test_at_the_end_if_the_interval_is_longer(self):
+        seen, _ = widths(prune_every=5000)
+        assert seen == [4] * 15 + [2]
+
+    def test_when_training_stops_early(self):
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                self.model.stop_training = True
+
+        model = by_hand()
+        fit(model, [DemonPruning(data=RANDOM, **QUIET), Stop()], epochs=9)
+        assert model.get_layer("hidden").units == 2
+
+    def test_data_of_unknown_length_and_several_fits(self):
+        import tensorflow as tf
+
+        rows = tf.data.Dataset.from_tensor_slices((RANDOM, np.zeros((32, 2))))
+        stream = rows.batch(4).filter(lambda x, y: True)
+        model = by_hand()
+        demon = DemonPruning(
+            data=RANDOM, prune_every=10, total_epochs=2, start=0.9, **QUIET
+        )
+        model.fit(stream, epochs=1, verbose=0, callbacks=[demon])
+        assert demon.deaths == []
+        model.fit(stream, epochs=1, verbose=0, callbacks=[demon])
+        assert [each.step for each in demon.deaths] == [10, 16]
+        assert model.get_layer("hidden").units == 2
+
+
+class TestWhoDies:
+    def test_by_the_layers_own_statistics(self):
+        """And not by what the validation data wake: its inputs are 9."""
+        model = by_hand(ka.layers.PrunableDense, track_statistics=True)
+        demon = DemonPruning(prune_every=0.5, **QUIET)
+        validation = (9 * ONES, np.zeros((32, 2)))
+        fit(model, demon, validation_data=validation)
+        assert model.get_layer("hidden").units == 2
+
+    def test_a_unit_that_woke_once_stays(self):
+        """One sample in 32 wakes it, and all of them are seen."""
+        model = by_hand(ka.layers.PrunableDense, track_statistics=True)
+        waking = RANDOM.copy()
+        waking[7] = 3.0
+        fit(model, DemonPruning(prune_every=0.5, **QUIET), x=waking)
+        assert model.get_layer("hidden").units == 4
+
+    def test_outputs_stay(self):
+        model = by_hand()
+        before = ops.convert_to_numpy(model(RANDOM))
+        fit(model, DemonPruning(data=RANDOM, prune_every=5, **QUIET))
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(model(RANDOM)), before, rtol=1e-5, atol=1e-6
+        )
+
+    def test_a_group_keeps_its_least(self):
+        model = by_hand()
+        fit(model, DemonPruning(data=-9 * ONES, min_units=2, **QUIET))
+        assert model.get_layer("hidden").units == 2
+
+    def test_names_limit_it(self):
+        model = by_hand()
+        demon = DemonPruning(data=RANDOM, exclude=["hidden"], **QUIET)
+        with pytest.raises(ValueError, match="no units that may leave"):
+            fit(model, demon)
+
+
+def test_the_dead_get_no_noise_and_symmetric_noise_wakes_them():
+    found = {}
+    for symmetric in (False, True):
+        model = by_hand()
+        demon = DemonPruning(
+            strength=0.0,
+            noise_variance=ka.schedules.Constant(0.01),
+            prune_every=4,
+            dynamic=False,
+            symmetric_noise=symmetric,
+            data=RANDOM,
+            verbose=False,
+        )
+        kernels = []
+
+        class Watch(keras.callbacks.Callback):
+            def __init__(self, kernels):
+                super().__init__()
+                self.kernels = kernels
+
+            def on_train_batch_end(self, batch, logs=None):
+                if hasattr(self.model, "jax_state_sync"):
+                    self.model.jax_state_sync()
+                kernel = self.model.get_layer("hidden").kernel
+                self.kernels.append(np.array(ops.convert_to_numpy(kernel)))
+
+        fit(model, [demon, Watch(kernels)], epochs=1)
+        # Judged after step 4; the steps after it are 5, 6 and 7 of 8.
+        found[symmetric] = (kernels[6] - kernels[3]).any(0).tolist()
+    assert found[False] == [False, False, True, True]
+    assert found[True] == [True] * 4
+
+
+def test_one_trace_for_each_removal():
+    traces = []
+
+    class Counting(keras.layers.Layer):
+        def call(self, inputs):
+            traces.append(1)
+            return inputs
+
+    if keras.backend.backend() == "torch":
+        pytest.skip("PyTorch traces nothing")
+    model = by_hand()
+    counting = Counting()
+    ka.register_rule(Counting, ka.rules.Elementwise(homogeneous=True))
+    wide = keras.Sequential([keras.Input((5,)), counting, *model.layers])
+    wide.compile(keras.optimizers.SGD(0.0), "mse")
+    counted = []
+
+    class Count(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            counted.append(len(traces))
+
+    demon = DemonPruning(data=RANDOM, prune_every=5, **QUIET)
+    fit(wide, [Count(), demon])
+    new = np.flatnonzero(np.diff(counted)).tolist()
+    # Once, in the sixth step, after the removal; its data pass counts too.
+    judged = {5, 10, 15}
+    assert demon.retraces == 1
+    assert {step + 1 for step in new} <= judged
+
+
+class TestPressure:
+    def model(self, activation="relu"):
+        keras.utils.set_random_seed(0)
+        stack = [keras.Input((8, 8, 1))]
+        for filters in (16, 32):
+            stack += [
+                layers.Conv2D(filters, 3, padding="same", use_bias=False),
+                layers.BatchNormalization(),
+                layers.Activation(activation),
+                layers.MaxPooling2D(),
+            ]
+        stack += [layers.Flatten(), layers.Dense(10)]
+        return self.compiled(keras.Sequential(stack))
+
+    def plain(self, activation="relu"):
+        keras.utils.set_random_seed(0)
+        return self.compiled(
+            keras.Sequential(
+                [
+                    keras.Input((8, 8, 1)),
+                    layers.Flatten(),
+                    layers.Dense(96, activation=activation),
+                    layers.Dense(96, activation=activation),
+                    layers.Dense(10),
+                ]
+            )
+        )
+
+    def compiled(self, model, optimizer=None):
+        model.compile(
+            optimizer or keras.optimizers.Adam(0.01),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        return model
+
+    def train(self, model, digits, epochs=24, **arguments):
+        x, y = digits[0].reshape(-1, 8, 8, 1), digits[1]
+        arguments = {"prune_every": 0.05, "verbose": False, **arguments}
+        demon = DemonPruning(data=x[:512], noise_every=4, **arguments)
+        history = model.fit(
+            x[:1536],
+            y[:1536],
+            batch_size=128,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[demon],
+        ).history
+        return history, demon, model.evaluate(x[1536:], y[1536:], verbose=0)[1]
+
+    def test_more_strength_is_sparser(self, digits):
+        found = []
+        for strength in (0.0, 0.03):
+            model = self.model()
+            history, _, accuracy = self.train(
+                model, digits, epochs=12, strength=strength
+            )
+            found.append(history["neuron_sparsity"][-1])
+            assert accuracy > 0.8
+        assert found[1] > found[0] + 0.1
+
+    @pytest.mark.parametrize("kind", ["model", "plain"])
+    def test_it_ends_at_the_sparsity_that_was_asked_for(self, digits, kind):
+        """80 % of the weights within 2 points, with normalization or not."""
+        model = getattr(self, kind)()
+        whole = model.count_params()
+        history, demon, accuracy = self.train(
+            model,
+            digits,
+            strength=0.003 if kind == "model" else 3e-4,
+            noise_variance=5e-6,
+            target_sparsity=0.8,
+        )
+        assert 1 - model.count_params() / whole == pytest.approx(0.8, abs=0.02)
+        assert history["weight_sparsity"][-1] == pytest.approx(
+            1 - model.count_params() / whole
+        )
+        assert accuracy > 0.8
+        scales = [w.path for w in model.weights if w.path.endswith("gamma")]
+        everything = [w.path for w in model.trainable_variables]
+        assert demon.regularized == (scales or everything)
+
+    def test_same_seed_same_result(self, digits):
+        weights = []
+        for _ in range(2):
+            model = self.plain()
+            self.train(model, digits, epochs=3, strength=1e-3, prune_every=0.3)
+            weights.append([ops.convert_to_numpy(w) for w in model.weights])
+        for one, other in zip(*weights, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_nothing_of_it_is_left(self, digits, tmp_path):
+        model = self.model()
+        _, demon, _ = self.train(model, digits, epochs=3, strength=0.01)
+        assert step_hooks.hooks_of(model.optimizer) == []
+        assert len(demon.history) == len(demon.deaths) == 20
+        model.save(tmp_path / "small.keras")
+        loaded = keras.saving.load_model(tmp_path / "small.keras")
+        assert loaded.count_params() == model.count_params()
+
+
+def test_it_says_what_it_regularizes(capsys):
+    model = by_hand()
+    demon = DemonPruning(data=RANDOM, strength=0.1, verbose=True)
+    fit(model, demon, epochs=1)
+    said = capsys.readouterr().out
+    # 5 * 4 + 4 and 4 * 2 + 2 weights.
+    assert "l1 penalty on 34 weights, all there are, as the model" in said
+
+
+def test_overlap():
+    """|X ∩ Y| / min(|X|, |Y|) of {0, 1, 2} and {2, 3}: 1 of 2."""
+    one, other = np.array([1, 1, 1, 0], bool), np.array([0, 0, 1, 1], bool)
+    assert overlap(one, other) == overlap(other, one) == 0.5
+    assert overlap(one, np.zeros(4, bool)) is None
+
+
+def test_units_that_come_back_lower_the_overlap():
+    """Two of three units that were dead at first wake: 1 of 1 stays."""
+    model = by_hand()
+
+    class Wake(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 4:
+                if hasattr(self.model, "jax_state_sync"):
+                    self.model.jax_state_sync()
+                bias = self.model.get_layer("hidden").bias
+                bias.assign(np.array([9.0, -9.0, -9.0, 1.0]))
+                keras_state.hand_over(self.model)
+
+    demon = DemonPruning(data=RANDOM, prune_every=0.5, dynamic=False, **QUIET)
+    fit(model, [demon, Wake()], epochs=1)
+    # Dead were {0, 1}, then {1, 2}.
+    assert [each.overlap for each in demon.deaths] == [None, 0.5]
