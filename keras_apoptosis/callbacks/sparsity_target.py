@@ -41,7 +41,7 @@ class SparsityTarget:
     """
 
     def __init__(
-        self, target: float, kind: str = "weights", reach: float = 0.75
+        self, target: float, kind: str = "weights", reach: float = 0.6
     ):
         if not (isinstance(target, int | float) and 0 < target < 1):
             raise ValueError(
