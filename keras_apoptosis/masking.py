@@ -40,6 +40,11 @@ def masked_layers(model: keras.Model) -> list[WeightMask]:
     ]
 
 
+def masked_count(model: keras.Model) -> int:
+    """How many weights of a model are masked."""
+    return sum(int((~mask_of(each)).sum()) for each in masked_layers(model))
+
+
 def mask_of(layer: WeightMask) -> np.ndarray:
     """A layer's mask, boolean; all `True` where it has none."""
     if layer.kernel_mask is None:

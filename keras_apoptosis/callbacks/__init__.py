@@ -1,10 +1,22 @@
 """Methods, as callbacks for `model.fit`."""
 
 from keras_apoptosis.callbacks.event import Event
+from keras_apoptosis.callbacks.learning_rate_attack import LearningRateAttack
 from keras_apoptosis.callbacks.neuron_apoptosis import NeuronApoptosis
+from keras_apoptosis.callbacks.saliency_pruning import SaliencyPruning
 from keras_apoptosis.callbacks.synaptic_stripping import (
     Stripping,
     SynapticStripping,
 )
+from keras_apoptosis.callbacks.unit_monitor import UnitMonitor, UnitRecord
 
-__all__ = ["Event", "NeuronApoptosis", "Stripping", "SynapticStripping"]
+__all__ = [
+    "Event",
+    "LearningRateAttack",
+    "NeuronApoptosis",
+    "SaliencyPruning",
+    "Stripping",
+    "SynapticStripping",
+    "UnitMonitor",
+    "UnitRecord",
+]

@@ -14,6 +14,7 @@ from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.progress import TrainingProgress
 from keras_apoptosis.callbacks.step_clock import StepClock
 from keras_apoptosis.graph import UnitGroup, analyse
+from keras_apoptosis.masking import masked_count
 from keras_apoptosis.report import Report
 
 
@@ -153,6 +154,7 @@ class ScheduledSurgery(keras.callbacks.Callback):
     def _fire(self, event: int) -> None:
         before = {group.name: group.size for group in self.groups()}
         parameters = self.model.count_params()
+        masked = masked_count(self.model)
         work = self._work()
         progress = self._progress.fraction
         degree = float(self.degree_at(event, len(self._agenda.times), progress))
@@ -182,6 +184,7 @@ class ScheduledSurgery(keras.callbacks.Callback):
             skipped=reason,
             saving=saving,
             notes=report.notes if report else (),
+            masked=(masked, masked_count(self.model)),
         )
         self.history.append(found)
         name = _snake(type(self).__name__)
