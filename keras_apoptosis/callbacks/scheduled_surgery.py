@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_apoptosis.accounting import flops
+from keras_apoptosis.accounting import flops, parameters
 from keras_apoptosis.callbacks.agenda import Agenda
 from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.progress import TrainingProgress
@@ -127,7 +127,7 @@ class ScheduledSurgery(keras.callbacks.Callback):
         self._progress.end_epoch()
         self._fire_if_due()
         if logs is not None:
-            logs["parameters"] = self.model.count_params()
+            logs["parameters"] = parameters(self.model)
             for group in self.groups():
                 logs[f"units/{group.name}"] = group.size
             logs.update(self._logged)
@@ -153,7 +153,7 @@ class ScheduledSurgery(keras.callbacks.Callback):
 
     def _fire(self, event: int) -> None:
         before = {group.name: group.size for group in self.groups()}
-        parameters = self.model.count_params()
+        size = parameters(self.model)
         masked = masked_count(self.model)
         work = self._work()
         progress = self._progress.fraction
@@ -174,7 +174,7 @@ class ScheduledSurgery(keras.callbacks.Callback):
             progress=progress,
             degree=degree,
             units={name: (size, after[name]) for name, size in before.items()},
-            parameters=(parameters, self.model.count_params()),
+            parameters=(size, parameters(self.model)),
             seconds=seconds,
             residuals={
                 change.name: change.residual
