@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
