@@ -9,6 +9,7 @@ from keras_apoptosis.callbacks.synaptic_stripping import (
     Stripping,
     SynapticStripping,
 )
+from keras_apoptosis.callbacks.training_cost import TrainingCost
 from keras_apoptosis.callbacks.unit_monitor import UnitMonitor, UnitRecord
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "SaliencyPruning",
     "Stripping",
     "SynapticStripping",
+    "TrainingCost",
     "UnitMonitor",
     "UnitRecord",
 ]

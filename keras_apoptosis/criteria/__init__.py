@@ -1,6 +1,11 @@
 """How expendable a unit or a weight is."""
 
 from keras_apoptosis.criteria.dead_units import dead_units
+from keras_apoptosis.criteria.gradient_flow import (
+    cropit,
+    normalization_scale,
+    snap,
+)
 from keras_apoptosis.criteria.inactivity import inactive_units
 from keras_apoptosis.criteria.levels import LEVELS, Level
 from keras_apoptosis.criteria.named import criterion
@@ -42,6 +47,7 @@ __all__ = [
     "averaging",
     "choose_units",
     "criterion",
+    "cropit",
     "dead_units",
     "hessian",
     "inactive_units",
@@ -52,11 +58,13 @@ __all__ = [
     "mean_replacement_penalty",
     "mean_replacement_saliency",
     "mean_replacements",
+    "normalization_scale",
     "parallel_units",
     "random",
     "refit",
     "residual_after",
     "similar_outgoing",
+    "snap",
     "sparse_units",
     "strip_weights",
     "taylor",

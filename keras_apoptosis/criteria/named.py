@@ -6,6 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from keras_apoptosis.criteria.gradient_flow import (
+    cropit,
+    normalization_scale,
+    snap,
+)
 from keras_apoptosis.criteria.random_scores import random
 from keras_apoptosis.criteria.unit_saliency import (
     l1_norm,
@@ -37,10 +42,19 @@ UNITS: dict[str, Callable[..., Any]] = {
     "mean_replacement_saliency": mean_replacement_saliency,
     "l1_norm": l1_norm,
     "l2_norm": l2_norm,
+    "snap": snap,
+    "cropit": cropit,
+    "normalization_scale": normalization_scale,
     "random": functools.partial(random, structure="units"),
 }
 # Those of them that look at no data.
-BLIND = ("magnitude", "random", "l1_norm", "l2_norm")
+BLIND = (
+    "magnitude",
+    "random",
+    "l1_norm",
+    "l2_norm",
+    "normalization_scale",
+)
 
 _NAMED = {"weights": WEIGHTS, "units": UNITS}
 

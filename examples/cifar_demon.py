@@ -1,0 +1,368 @@
+"""Trains a network plain, with demon pruning and with others, and compares.
+
+    python examples/cifar_demon.py --samples 20000 --epochs 10 --pool 2 \
+        --width 16 --methods plain demon:0.01 early_snap:0.6 early_crop:0.6
+
+Section 4 and figures 3, 13 and 14 of "Maxwell's demon at work": accuracy by
+sparsity, with FLOPs and time. A method is a name with a number:
+
+- `plain`
+- `demon:λ`, and `demon_target:s` for a target of weight sparsity
+- `snap:u`, `cropit:u`: the share u of all units goes after the first step,
+  by the scores of SNAP and CroPit-S
+- `early_snap:u`, `early_crop:u`: the same after 15 % of the training. The
+  original finds the moment by how fast the gradient flow changes; here it is
+  an argument, `--early`
+- `slimming:u`: network slimming: a constant l1 penalty on the scales
+  (`--slimming`), and the share u with the smallest scales goes half-way
+- `magnitude:u`: the share u with the smallest incoming weights goes half-way
+
+The recipes of appendix I are arguments: `--optimizer adam|adamw|sgd`, a rate of
+0.005 or 0.1 that is divided by 5 at 31, 62 and 92 % of the training, a weight
+decay of 0.0005 as a penalty in the loss (for AdamW: decoupled), random crops
+and flips with `--augment`. Models, with `--width` and `--depth`: see
+demon_models.py.
+
+Every finished training is written to a file at once, and not repeated when the
+command is given again; `--table` only prints and draws what the file has. The
+accuracy to choose by is that on the 10 % of the training images that are split
+off; test images are used once, at the end of each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+from datasets import load
+from demon_models import MODELS
+
+import keras_apoptosis as ka
+from keras_apoptosis import regularization, step_hooks
+from keras_apoptosis.report import table
+
+RATES = {"adam": 0.005, "adamw": 0.005, "sgd": 0.1}
+BASELINES = {
+    "snap": "snap",
+    "cropit": "cropit",
+    "early_snap": "snap",
+    "early_crop": "cropit",
+    "slimming": "normalization_scale",
+    "magnitude": "l2_norm",
+}
+
+
+class Penalty(keras.callbacks.Callback):
+    """A constant l1 penalty on the scales of normalizations."""
+
+    def __init__(self, strength: float):
+        super().__init__()
+        self.strength = ka.schedules.Constant(strength)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        scales = regularization.scales_of(self.model)
+        hook = regularization.Regularization(self.strength, "l1", scales)
+        self.detach = step_hooks.attach(self.model, hook)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.detach()
+
+
+def build(data: dict[str, tuple], steps: int, arguments) -> keras.Model:
+    """A compiled network."""
+    images = data["train"][0]
+    options = {"depth": arguments.depth} if arguments.depth else {}
+    model = MODELS[arguments.model](
+        images.shape[1:],
+        10,
+        arguments.width,
+        activation=arguments.activation,
+        augment=arguments.augment,
+        **options,
+    )
+    peak = arguments.rate or RATES[arguments.optimizer]
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [int(share * steps) for share in (0.308, 0.616, 0.924)],
+        [peak / 5**power for power in range(4)],
+    )
+    optimizer = {
+        "adam": lambda: keras.optimizers.Adam(rate),
+        "adamw": lambda: keras.optimizers.AdamW(rate, arguments.decay),
+        "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9),
+    }[arguments.optimizer]()
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def callbacks_of(method: str, data: dict[str, tuple], arguments) -> list[Any]:
+    """What a method adds to `fit`."""
+    name, _, number = method.partition(":")
+    x, y = data["train"]
+    if name == "plain":
+        return []
+    if name.startswith("demon"):
+        wanted = (
+            {"strength": float(number)}
+            if name == "demon"
+            else {"target_sparsity": float(number), "strength": 3e-3}
+        )
+        return [
+            ka.callbacks.DemonPruning(
+                data=x[:512],
+                prune_every=arguments.prune_every,
+                noise_variance=arguments.noise,
+                noise_every=arguments.noise_every,
+                dynamic=not arguments.static,
+                start=arguments.start,
+                penalty=arguments.penalty,
+                **wanted,
+            )
+        ]
+    moment = {"snap": 1e-6, "cropit": 1e-6, "early_snap": arguments.early}
+    moment = {**moment, "early_crop": arguments.early}.get(name, 0.5)
+    pruning = ka.callbacks.SaliencyPruning(
+        BASELINES[name],
+        schedule=ka.schedules.OneShot(float(number), moment),
+        data=(x[:1000], y[:1000]),
+        budget="global",
+        replacement="mean" if moment == 0.5 else "zero",
+    )
+    slims = name == "slimming"
+    return [Penalty(arguments.slimming)] * slims + [pruning]
+
+
+def train(
+    data: dict[str, tuple], seed: int, method: str, arguments
+) -> dict[str, Any]:
+    """Trains once."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    batches = -(-len(data["train"][0]) // arguments.batch_size)
+    model = build(data, arguments.epochs * batches, arguments)
+    cost = ka.callbacks.TrainingCost(arguments.batch_size)
+    callbacks = callbacks_of(method, data, arguments)
+    decay = WeightDecay(arguments.decay)
+    if arguments.optimizer != "adamw":
+        callbacks.append(decay)
+    # Units leave first, then the step is counted, then logged.
+    history = model.fit(
+        *data["train"],
+        batch_size=arguments.batch_size,
+        epochs=arguments.epochs,
+        validation_data=data["val"],
+        validation_batch_size=500,
+        callbacks=[*callbacks, cost],
+        verbose=arguments.verbose,
+    ).history
+    start = time.perf_counter()
+    _, accuracy = model.evaluate(*data["test"], batch_size=500, verbose=0)
+    test_seconds = time.perf_counter() - start
+    demons = [
+        each
+        for each in callbacks
+        if isinstance(each, ka.callbacks.DemonPruning)
+    ]
+    return {
+        "method": method,
+        "seed": seed,
+        "epochs": arguments.epochs,
+        "val_accuracy": history["val_accuracy"][-1],
+        "test_accuracy": accuracy,
+        "neuron_sparsity": history["neuron_sparsity"][-1],
+        "weight_sparsity": history["weight_sparsity"][-1],
+        "training_flops": history["training_flops"][-1],
+        "inference_flops": 1 - history["flop_sparsity"][-1],
+        "parameters": model.count_params(),
+        "seconds": cost.seconds,
+        "test_seconds": test_seconds,
+        "retraces": demons[0].retraces if demons else None,
+        "overlap": [each.overlap for each in demons[0].deaths]
+        if demons
+        else None,
+        "arguments": {
+            key: value
+            for key, value in vars(arguments).items()
+            if isinstance(value, int | float | str)
+        },
+        "machine": machine(),
+        "history": history,
+    }
+
+
+class WeightDecay(Penalty):
+    """A constant l2 penalty on all kernels, as in the loss: λ/2 Σ w²."""
+
+    def __init__(self, strength: float):
+        super().__init__(strength / 2)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        kernels = [w for w in self.model.trainable_variables if w.ndim > 1]
+        hook = regularization.Regularization(self.strength, "l2", kernels)
+        self.detach = step_hooks.attach(self.model, hook)
+
+
+def machine() -> str:
+    """Where it ran."""
+    return (
+        f"keras {keras.__version__} on {keras.backend.backend()}, "
+        f"{os.environ.get('OMP_NUM_THREADS', 'all')} threads, "
+        f"{platform.machine()}"
+    )
+
+
+def prepare(samples: int | None, pool: int) -> dict[str, tuple]:
+    """The three parts of CIFAR-10, images made smaller by averaging."""
+    data = load("cifar10")
+    found = {}
+    for part in ("train", "val", "test"):
+        x = getattr(data, f"x_{part}")
+        y = getattr(data, f"y_{part}")
+        if part == "train":
+            x, y = x[:samples], y[:samples]
+        side = x.shape[1] // pool
+        x = x.reshape(len(x), side, pool, side, pool, 3).mean((2, 4))
+        found[part] = (x, y)
+    return found
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The trainings that a file has."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def compare(runs: list[dict[str, Any]]) -> str:
+    """The runs as a table; several seeds give the mean."""
+    header = "method,seeds,val %,test %,neurons gone %,weights gone %,"
+    header += "training FLOPs,inference FLOPs,seconds,retraces"
+    rows = []
+    for method in dict.fromkeys(run["method"] for run in runs):
+        mine = [run for run in runs if run["method"] == method]
+
+        def mean(key: str, form: str, factor: float = 1, mine=mine) -> str:
+            return f"{factor * np.mean([run[key] for run in mine]):{form}}"
+
+        rows.append(
+            (
+                method,
+                len(mine),
+                mean("val_accuracy", ".2f", 100),
+                mean("test_accuracy", ".2f", 100),
+                mean("neuron_sparsity", ".1f", 100),
+                mean("weight_sparsity", ".1f", 100),
+                mean("training_flops", ".2f") + "x",
+                mean("inference_flops", ".2f") + "x",
+                mean("seconds", ".0f"),
+                "" if mine[0]["retraces"] is None else mean("retraces", ".0f"),
+            )
+        )
+    return table(header.split(","), rows) if rows else "No trainings yet."
+
+
+def draw(runs: list[dict[str, Any]], path: Path) -> None:
+    """Test accuracy by sparsity of neurons and of weights (figure 3)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    every = figure.subplots(1, 2, sharey=True)
+    names = dict.fromkeys(run["method"].split(":")[0] for run in runs)
+    for axes, kind in zip(every, ("neuron", "weight"), strict=True):
+        for name in names:
+            points = sorted(
+                (100 * run[f"{kind}_sparsity"], 100 * run["test_accuracy"])
+                for run in runs
+                if run["method"].split(":")[0] == name
+            )
+            if name == "plain":
+                axes.axhline(
+                    np.mean([y for _, y in points]), color="k", ls=":", lw=1
+                )
+            else:
+                axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        axes.set(xlabel=f"{kind} sparsity (%)")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    every[0].set_ylabel("test accuracy (%)")
+    every[0].legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--methods", nargs="+", default=["plain", "demon:0.01"])
+    add("--model", choices=MODELS, default="resnet_18")
+    add("--width", type=int, default=64)
+    add("--depth", type=int, nargs="+", help="blocks of each stage")
+    add("--activation", default="relu")
+    add("--optimizer", choices=RATES, default="adam")
+    add("--rate", type=float, help="default 0.005, for SGD 0.1")
+    add("--decay", type=float, default=5e-4)
+    add("--augment", action="store_true", help="random crops and flips")
+    add("--batch-size", type=int, default=128)
+    add("--epochs", type=int, default=250)
+    add("--samples", type=int, help="of the training images; default all")
+    add("--pool", type=int, default=1, help="average so many pixels a side")
+    add("--seeds", type=int, default=1, help="how many, from 0")
+    add("--noise", type=float, default=5e-5, help="peak variance")
+    add("--noise-every", type=int, default=1)
+    add("--penalty", choices=("l1", "l2"), default="l1")
+    add("--prune-every", type=float, default=0.05)
+    add("--start", type=float, default=0.0)
+    add("--static", action="store_true", help="prune at the end alone")
+    add("--early", type=float, default=0.15)
+    add("--slimming", type=float, default=1e-3)
+    add("--output", type=Path, default=Path("output/demon"))
+    add("--figures", type=Path, help="folder; default that of --output")
+    add("--table", action="store_true", help="no training, only the table")
+    add("--verbose", type=int, default=2, help="as in `fit`")
+    arguments = parser.parse_args()
+    if arguments.model == "vit_b16" and arguments.depth:
+        arguments.depth = arguments.depth[0]
+    return arguments
+
+
+def main() -> None:
+    """Trains what is not in the file yet, prints the table, draws."""
+    arguments = parse()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    results = arguments.output / "runs.jsonl"
+    done = {(run["method"], run["seed"]) for run in read(results)}
+    wanted = [
+        (method, seed)
+        for seed in range(arguments.seeds)
+        for method in arguments.methods
+        if (method, seed) not in done and not arguments.table
+    ]
+    data = prepare(arguments.samples, arguments.pool) if wanted else {}
+    for method, seed in wanted:
+        print(f"\n== {method}, seed {seed}", flush=True)
+        run = train(data, seed, method, arguments)
+        with results.open("a") as file:
+            file.write(json.dumps(run) + "\n")
+    runs = read(results)
+    print(f"\n{compare(runs)}")
+    print("\n".join(sorted({run["machine"] for run in runs})))
+    if runs:
+        figures = arguments.figures or arguments.output
+        draw(runs, figures / "demon_sparsity.png")
+        print(f"Runs are in {results}, figures in {figures}/")
+
+
+if __name__ == "__main__":
+    main()

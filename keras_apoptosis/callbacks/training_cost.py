@@ -1,0 +1,88 @@
+"""What a training costs, step by step, with the widths as they were."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import keras
+
+from keras_apoptosis.accounting import TRAINING, parameters
+from keras_apoptosis.sparsity import Size, size_of
+
+
+class TrainingCost(keras.callbacks.Callback):
+    """Counts what a training costs while units leave, by whatever method.
+
+    Args:
+        batch_size: Integer, at least 1: samples of a step.
+
+    Attributes:
+        whole: The `Size` of the model when training began.
+        flops: Floating-point operations of all steps so far: three forward
+            passes each, at the size that the model had then.
+        whole_flops: What they would be if nothing had left.
+        seconds: Time from the beginning of the training, evaluation included.
+
+    `fit`'s logs get `training_flops` (a share of `whole_flops`),
+    `neuron_sparsity`, `weight_sparsity` and `flop_sparsity`.
+
+    Example:
+
+    >>> x = np.zeros((64, 4), "float32")
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, activation="relu", name="hidden"),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> model.compile("sgd", "mse")
+    >>> cost = ka.callbacks.TrainingCost(batch_size=32)
+    >>> _ = model.fit(x, x[:, :2], callbacks=[cost], verbose=0)
+    >>> cost.flops  # 64 samples, three passes of 96 operations.
+    18432.0
+    """
+
+    def __init__(self, batch_size: int):
+        super().__init__()
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(
+                "Expected `batch_size` to be an integer of at least 1. "
+                f"Received: batch_size={batch_size}"
+            )
+        self.batch_size = batch_size
+        self.whole: Size | None = None
+        self.flops = 0.0
+        self.whole_flops = 0.0
+        self.seconds = 0.0
+        self._now: Size | None = None
+        self._steps = 0
+        self._start = 0.0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._now = size_of(self.model)
+        self.whole = self.whole or self._now
+        self._start = time.perf_counter() - self.seconds
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._steps = 0
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        # Units may have left since the step before.
+        if parameters(self.model) != self._now.weights:
+            self._now = size_of(self.model)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # With several steps an execution only the last one is told.
+        samples = (batch + 1 - self._steps) * self.batch_size
+        self._steps = batch + 1
+        self.flops += TRAINING * samples * self._now.flops
+        self.whole_flops += TRAINING * samples * self.whole.flops
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seconds = time.perf_counter() - self._start
+        if logs is not None:
+            share = size_of(self.model).sparsity(self.whole)
+            logs["training_flops"] = self.flops / max(1.0, self.whole_flops)
+            logs["neuron_sparsity"] = share["neurons"]
+            logs["weight_sparsity"] = share["weights"]
+            logs["flop_sparsity"] = share["flops"]
