@@ -48,6 +48,17 @@ class Subclassed(keras.Model):
         return inputs
 
 
+def bent():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4, activation="tanh", name="one"),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    return _compiled(model)
+
+
 def only_frozen():
     return keras.Sequential([keras.Input((3,)), layers.Dense(2, name="out")])
 
@@ -56,6 +67,7 @@ X = np.zeros((16, 3), "float32")
 ONE = ka.Removal({"one": [0]})
 NEURONS = ka.callbacks.NeuronApoptosis
 STRIPPING = ka.callbacks.SynapticStripping
+DEMON = ka.callbacks.DemonPruning
 
 
 def prunable(track=True, **arguments):
@@ -272,6 +284,66 @@ TABLE = {
     "stripping without validation": (
         lambda m: fit(STRIPPING, prunable()),
         "Stripping is due, but `fit` made no pass over validation data",
+    ),
+    "strength below 0": (
+        lambda m: DEMON(strength=-1.0),
+        "`strength` to be a finite number of at least 0, or a schedule",
+    ),
+    "noise that is not a number": (
+        lambda m: DEMON(noise_variance=np.nan),
+        "`noise_variance` to be a finite number of at least 0, or a schedule",
+    ),
+    "prune_every of 0": (
+        lambda m: DEMON(prune_every=0),
+        "`prune_every` to be a number of steps (integer) or a fraction of the",
+    ),
+    "prune_every beyond the training": (
+        lambda m: DEMON(prune_every=2.0),
+        "(float, up to 1). Received: prune_every=2.0",
+    ),
+    "start below 0": (
+        lambda m: DEMON(start=-1),
+        "(float, up to 1). Received: start=-1",
+    ),
+    "target of 1": (
+        lambda m: DEMON(target_sparsity=1.0),
+        "above 0 and below 1, or None. Received: target_sparsity=1.0",
+    ),
+    "unknown sparsity": (
+        lambda m: DEMON(target_sparsity=0.8, sparsity="layers"),
+        "`sparsity` to be one of weights, neurons, flops",
+    ),
+    "tolerance below 0": (
+        lambda m: DEMON(tolerance=-0.1),
+        "`tolerance` to be a finite number of at least 0. Received",
+    ),
+    "unknown penalty": (
+        lambda m: DEMON(penalty="l0"),
+        "`penalty` to be one of 'l1', 'l2'. Received: penalty=l0",
+    ),
+    "unknown weights to regularize": (
+        lambda m: DEMON(regularize="biases"),
+        "`regularize` to be one of 'auto', 'scales', 'all'. Received",
+    ),
+    "scales of a model without any": (
+        lambda m: fit(lambda: DEMON(data=X, regularize="scales"), m),
+        "normalizations whose scales are trained, for `regularize='scales'`",
+    ),
+    "noise_every of 0": (
+        lambda m: DEMON(noise_every=0),
+        "`noise_every` to be an integer of at least 1. Received: noise_every=0",
+    ),
+    "units that cannot die": (
+        lambda m: fit(lambda: DEMON(data=X), bent()),
+        "has no units that can die: they need a ReLU, ReLU6, leaky ReLU",
+    ),
+    "death without statistics": (
+        lambda m: fit(DEMON, m),
+        "Pass some, as `data=x_train[:512]`, or convert the model",
+    ),
+    "batches of no samples": (
+        lambda m: ka.callbacks.TrainingCost(0),
+        "`batch_size` to be an integer of at least 1. Received: batch_size=0",
     ),
     "statistics at an unknown place": (
         lambda m: ka.unit_statistics(m, X, at="middle"),
