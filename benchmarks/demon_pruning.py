@@ -71,9 +71,7 @@ for name, build, size, steps, aims in (
             "plain": fit_steps(compiled(build()), x, y, steps),
             "every": work(compiled(build()), x, y, steps),
             "tenth": work(compiled(build()), x, y, steps, noise_every=10),
-            "penalty": work(
-                compiled(build()), x, y, steps, noise_variance=0.0
-            ),
+            "penalty": work(compiled(build()), x, y, steps, noise_variance=0.0),
         },
         rounds=7,
     )

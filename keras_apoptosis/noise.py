@@ -182,8 +182,7 @@ def _owned_by_units(
         made = {
             axis: labels
             for axis, labels in axes.items()
-            if (key, axis) not in read
-            and wanted[labels[labels != FIXED]].any()
+            if (key, axis) not in read and wanted[labels[labels != FIXED]].any()
         }
         if made:
             found[key] = made

@@ -107,9 +107,7 @@ def test_parameters_do_not_share_numbers_one_step_later():
     model = make_model()
     noisy(model)
     steps = [moved(model, 1) for _ in range(3)]
-    rows = [
-        step[path] for step in steps for path in ("one/bias", "norm/beta")
-    ]
+    rows = [step[path] for step in steps for path in ("one/bias", "norm/beta")]
     between = np.corrcoef(rows) - np.eye(len(rows))
     assert np.abs(between).max() < 0.35
 

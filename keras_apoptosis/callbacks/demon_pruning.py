@@ -14,7 +14,6 @@ from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
 from keras_apoptosis.callbacks.sparsity_target import SparsityTarget
 from keras_apoptosis.callbacks.step_agenda import StepAgenda
 from keras_apoptosis.criteria.inactivity import (
-    Activity,
     check_tolerance,
     measure,
     recorded,
@@ -197,8 +196,8 @@ class DemonPruning(ScheduledSurgery):
         self.noise_variance = _schedule(
             "noise_variance", noise_variance, OneCycle
         )
-        _check_time("prune_every", prune_every, 0 < prune_every)
-        _check_time("start", start, 0 <= start)
+        _check_time("prune_every", prune_every, prune_every > 0)
+        _check_time("start", start, start >= 0)
         check_tolerance(tolerance)
         _check_choice("penalty", penalty, ("l1", "l2"))
         _check_choice("regularize", regularize, ("auto", "scales", "all"))

@@ -23,10 +23,11 @@ class SparsityTarget:
     """Raises and lowers a strength, so that a training ends at a sparsity.
 
     The sparsity is to grow with the square of time, from 0 to the target at
-    `reach` of the training: units do not die at once. After each event the strength follows from how far the sparsity
-    is behind that plan, or ahead of it, now and until now: proportional and
-    integral control of its logarithm. Once the target is reached the strength
-    is 0, and what dies afterwards stays.
+    `reach` of the training: units do not die at once. After each event the
+    strength follows from how far the sparsity is behind that plan, or ahead
+    of it, now and until now: proportional and integral control of its
+    logarithm. Once the target is reached the strength is 0, and what dies
+    afterwards stays.
 
     Args:
         target: The share of the whole that is to go.

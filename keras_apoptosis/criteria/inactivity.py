@@ -89,9 +89,7 @@ def inactive_units(
     check_tolerance(tolerance)
     analysis = analyse(model)
     gates = silent_groups(analysis)
-    activity = measure(
-        analysis, gates, data, samples, batch_size, constant
-    )
+    activity = measure(analysis, gates, data, samples, batch_size, constant)
     return removal_of(
         analysis, activity, spared(activity, activity.dead(tolerance))
     )
@@ -141,7 +139,9 @@ def measure(
             post_points(analysis, number), seen, strict=True
         ):
             # Mostly the point is the gate: then one measurement is enough.
-            if len(observation.sources) == 1 and plain >= {*observation.sources}:
+            if len(observation.sources) == 1 and plain >= {
+                *observation.sources
+            }:
                 name = _name(observation.sources[0])
                 same[number, observation.name] = name
             else:

@@ -93,7 +93,9 @@ def gates_of(analysis: Analysis, number: int) -> list[Gate]:
         key: step for step in analysis.graph.steps for key in step.outputs
     }
     found: dict[int, Gate] = {}
-    waiting = [s for o in analysis.groups[number].observations for s in o.sources]
+    waiting = [
+        s for o in analysis.groups[number].observations for s in o.sources
+    ]
     seen: set[int] = set()
     while waiting:
         index = waiting.pop()
@@ -113,9 +115,7 @@ def gates_of(analysis: Analysis, number: int) -> list[Gate]:
                 waiting.extend(np.unique(units.sources[mine]).tolist())
             continue
         places = analysis.positions(source.units.labels, number)
-        found[index] = Gate(
-            index, step, places, side if is_activation else ""
-        )
+        found[index] = Gate(index, step, places, side if is_activation else "")
     return [found[index] for index in sorted(found)]
 
 

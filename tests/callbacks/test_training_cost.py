@@ -47,7 +47,5 @@ def test_several_steps_an_execution():
     model.compile("adam", "mse", steps_per_execution=4)
     x = np.zeros((64, 4), "float32")
     cost = ka.callbacks.TrainingCost(batch_size=8)
-    model.fit(
-        x, x[:, :2], batch_size=8, epochs=2, verbose=0, callbacks=[cost]
-    )
+    model.fit(x, x[:, :2], batch_size=8, epochs=2, verbose=0, callbacks=[cost])
     assert cost.flops == 3 * 2 * 64 * 16

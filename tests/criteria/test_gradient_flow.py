@@ -66,7 +66,9 @@ def test_cropit_is_half_the_slope_of_the_gradient_flow_in_a_gate():
 
     def flow():
         gradients = derivatives.gradients((X, Y))
-        return sum(float(np.square(g, dtype="float64").sum()) for g in gradients)
+        return sum(
+            float(np.square(g, dtype="float64").sum()) for g in gradients
+        )
 
     for name in ("one", "two"):
         found = ka.criteria.cropit(model, (X, Y))[name]

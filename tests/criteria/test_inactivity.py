@@ -40,7 +40,7 @@ def test_a_tolerance():
 
 def test_a_constant_is_dead_if_that_is_asked_for():
     model = three()
-    model.layers[0].set_weights([KERNEL, BIAS + [0, 0, 0.5]])
+    model.layers[0].set_weights([KERNEL, BIAS + np.array([0, 0, 0.5])])
     # From 0.5 to 0.505: half of that from a constant.
     assert removed(model, 0.0026) == [1, 2]
     assert removed(model, 0.0024) == [1]
