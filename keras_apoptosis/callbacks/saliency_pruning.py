@@ -18,7 +18,7 @@ from keras_apoptosis.layers.weight_mask import WeightMask
 from keras_apoptosis.masking import mask_of, mask_weights, masked_count
 from keras_apoptosis.report import Report
 from keras_apoptosis.schedules import EventSchedule, Polynomial
-from keras_apoptosis.statistics.streaming import sample_of
+from keras_apoptosis.statistics.streaming import labelled_batches, sample_of
 from keras_apoptosis.surgery import Removal, shrink
 
 
@@ -116,6 +116,9 @@ class SaliencyPruning(ScheduledSurgery):
             verbose=verbose,
         )
         self.criterion = named.criterion(criterion, structure)
+        self._labelled = isinstance(criterion, str) and (
+            criterion not in named.BLIND
+        )
         if not _has_amount(schedule):
             raise ValueError(
                 "Expected `schedule` to say how much goes, as `ka.schedules."
@@ -158,6 +161,10 @@ class SaliencyPruning(ScheduledSurgery):
         super().on_train_begin(logs)
         if self.structure == "weights":
             self._check_layers()
+        if self._read is None and self._data is not None:
+            self._read = sample_of(self._data, self._samples)
+            if self._labelled:
+                next(labelled_batches(self._read))  # Complains without.
         for group in self.groups():
             self._at_first.setdefault(group.name, group.size)
 
@@ -174,8 +181,6 @@ class SaliencyPruning(ScheduledSurgery):
         return self.schedule.amount(event)
 
     def operate(self, degree: float) -> tuple[Report | None, str]:
-        if self._read is None and self._data is not None:
-            self._read = sample_of(self._data, self._samples)
         if self.structure == "weights":
             return self._mask(degree)
         return self._remove(degree)
