@@ -124,7 +124,8 @@ def test_one_cycle_stays_at_its_ends_outside_of_the_training():
 def test_amounts_of_a_polynomial():
     """By hand: 0.8 (1 − (1/2)³) and 0.8 (1 − 0)."""
     schedule = Polynomial(0.8, count=2)
-    assert [schedule.amount(event) for event in range(2)] == [0.7, 0.8]
+    amounts = [schedule.amount(event) for event in range(2)]
+    assert amounts == pytest.approx([0.7, 0.8])
     amounts = [Polynomial(0.9, count=9).amount(event) for event in range(9)]
     assert amounts == sorted(amounts)
     assert amounts[-1] == 0.9
