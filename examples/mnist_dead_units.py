@@ -39,6 +39,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 from datasets import load
+from initial_weights import as_in_pytorch
 from keras import layers
 
 import keras_apoptosis as ka
@@ -77,16 +78,6 @@ def build(activation: str = "relu") -> keras.Model:
         metrics=["accuracy"],
     )
     return model
-
-
-def as_in_pytorch(inputs: int) -> dict[str, Any]:
-    """How PyTorch's layers begin: uniformly, up to 1 / sqrt(inputs)."""
-    limit = inputs**-0.5
-    uniform = keras.initializers.RandomUniform
-    return {
-        "kernel_initializer": uniform(-limit, limit),
-        "bias_initializer": uniform(-limit, limit),
-    }
 
 
 def saliency_pruning(criterion: str, sample: Any, **arguments: Any):
