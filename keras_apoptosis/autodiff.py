@@ -8,6 +8,7 @@ backend takes it to be: zero.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -124,7 +125,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, reduce_retracing=True)
+        # TensorFlow warns of many traces of one piece of code; each call here
+        # makes a function of its own, which a partial tells it.
+        return tf.function(functools.partial(function), reduce_retracing=True)
     return function
 
 

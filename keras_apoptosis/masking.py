@@ -52,6 +52,34 @@ def mask_of(layer: WeightMask) -> np.ndarray:
     return ops.convert_to_numpy(layer.kernel_mask.value)
 
 
+def check_maskable(
+    model: keras.Model, layers: Mapping[str, WeightMask]
+) -> None:
+    """Complains of what cannot be masked, before anything changes.
+
+    Args:
+        model: The model.
+        layers: The layers to mask, by the names that people know.
+
+    Raises:
+        ValueError: If a layer is quantized, or the model is distributed over
+            devices.
+    """
+    for name, layer in layers.items():
+        if layer.quantization_mode is not None:
+            raise ValueError(
+                "The weights of quantized layers cannot be masked. "
+                f"Received: layer '{name}' with "
+                f"dtype_policy={layer.dtype_policy.name}"
+            )
+    over = keras_state.distribution_of(model)
+    if over is not None:
+        raise ValueError(
+            "Masking weights of a model that is distributed over devices is "
+            f"not supported yet. Received: model '{model.name}' under {over}"
+        )
+
+
 def mask_weights(
     model: keras.Model, masks: Mapping[WeightMask, np.ndarray]
 ) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_apoptosis import keras_state
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
 from keras_apoptosis.criteria import named
 from keras_apoptosis.criteria.budget import lowest, share_of
@@ -15,10 +14,15 @@ from keras_apoptosis.criteria.unit_saliency import mean_replacements
 from keras_apoptosis.graph import UnitGroup
 from keras_apoptosis.graph.reading import layers_inside
 from keras_apoptosis.layers.weight_mask import WeightMask
-from keras_apoptosis.masking import mask_of, mask_weights, masked_count
+from keras_apoptosis.masking import (
+    check_maskable,
+    mask_of,
+    mask_weights,
+    masked_count,
+)
 from keras_apoptosis.report import Report
 from keras_apoptosis.schedules import EventSchedule, Polynomial
-from keras_apoptosis.statistics.streaming import sample_of
+from keras_apoptosis.statistics.streaming import labelled_batches, sample_of
 from keras_apoptosis.surgery import Removal, shrink
 
 
@@ -116,6 +120,9 @@ class SaliencyPruning(ScheduledSurgery):
             verbose=verbose,
         )
         self.criterion = named.criterion(criterion, structure)
+        self._labelled = isinstance(criterion, str) and (
+            criterion not in named.BLIND
+        )
         if not _has_amount(schedule):
             raise ValueError(
                 "Expected `schedule` to say how much goes, as `ka.schedules."
@@ -158,6 +165,10 @@ class SaliencyPruning(ScheduledSurgery):
         super().on_train_begin(logs)
         if self.structure == "weights":
             self._check_layers()
+        if self._read is None and self._data is not None:
+            self._read = sample_of(self._data, self._samples)
+            if self._labelled:
+                next(labelled_batches(self._read))  # Complains without.
         for group in self.groups():
             self._at_first.setdefault(group.name, group.size)
 
@@ -174,8 +185,6 @@ class SaliencyPruning(ScheduledSurgery):
         return self.schedule.amount(event)
 
     def operate(self, degree: float) -> tuple[Report | None, str]:
-        if self._read is None and self._data is not None:
-            self._read = sample_of(self._data, self._samples)
         if self.structure == "weights":
             return self._mask(degree)
         return self._remove(degree)
@@ -273,20 +282,7 @@ class SaliencyPruning(ScheduledSurgery):
                 "model by `ka.make_prunable(model)`. Received: model "
                 f"'{self.model.name}' without any whose kernel is trained"
             )
-        for layer in layers:
-            if layer.quantization_mode is not None:
-                raise ValueError(
-                    "The weights of quantized layers cannot be masked. "
-                    f"Received: layer '{layer.name}' with "
-                    f"dtype_policy={layer.dtype_policy.name}"
-                )
-        over = keras_state.distribution_of(self.model)
-        if over is not None:
-            raise ValueError(
-                "Pruning a model that is distributed over devices is not "
-                f"supported yet. Received: model '{self.model.name}' under "
-                f"{over}"
-            )
+        check_maskable(self.model, {each.name: each for each in layers})
 
 
 def _has_amount(schedule: Any) -> bool:
