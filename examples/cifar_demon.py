@@ -7,7 +7,8 @@ Section 4 and figures 3, 13 and 14 of "Maxwell's demon at work": accuracy by
 sparsity, with FLOPs and time. A method is a name with a number:
 
 - `plain`
-- `demon:λ`, and `demon_target:s` for a target of weight sparsity
+- `demon:λ`, or `demon:λ:σ²` with another noise variance than `--noise`, and
+  `demon_target:s` or `demon_target:s:σ²` for a target of weight sparsity
 - `snap:u`, `cropit:u`: the share u of all units goes after the first step,
   by the scores of SNAP and CroPit-S
 - `early_snap:u`, `early_crop:u`: the same after 15 % of the training. The
@@ -114,6 +115,7 @@ def callbacks_of(method: str, data: dict[str, tuple], arguments) -> list[Any]:
     if name == "plain":
         return []
     if name.startswith("demon"):
+        number, _, variance = number.partition(":")
         wanted = (
             {"strength": float(number)}
             if name == "demon"
@@ -123,7 +125,7 @@ def callbacks_of(method: str, data: dict[str, tuple], arguments) -> list[Any]:
             ka.callbacks.DemonPruning(
                 data=x[:512],
                 prune_every=arguments.prune_every,
-                noise_variance=arguments.noise,
+                noise_variance=float(variance or arguments.noise),
                 noise_every=arguments.noise_every,
                 dynamic=not arguments.static,
                 start=arguments.start,

@@ -392,6 +392,7 @@ TABLE = {
     "attack every 0 steps": (
         lambda m: ATTACK("one", 0, interval=0),
         "`interval` to be an integer of at least 1. Received: interval=0",
+    ),
     "strength below 0": (
         lambda m: DEMON(strength=-1.0),
         "`strength` to be a finite number of at least 0, or a schedule",
