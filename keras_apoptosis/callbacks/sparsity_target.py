@@ -33,6 +33,7 @@ class SparsityTarget:
         target: The share of the whole that is to go.
         kind: The share of what: `"weights"`, `"neurons"` or `"flops"`.
         reach: When it is to be reached, as a fraction of the training.
+        finish: From when on living units may leave for it, the least active.
 
     Attributes:
         factor: By what the strength is multiplied at present.
@@ -42,7 +43,11 @@ class SparsityTarget:
     """
 
     def __init__(
-        self, target: float, kind: str = "weights", reach: float = 0.6
+        self,
+        target: float,
+        kind: str = "weights",
+        reach: float = 0.6,
+        finish: float = 0.9,
     ):
         if not (isinstance(target, int | float) and 0 < target < 1):
             raise ValueError(
@@ -57,6 +62,7 @@ class SparsityTarget:
         self.target = target
         self.kind = kind
         self.reach = reach
+        self.finish = finish
         self.factor = 1.0
         self._integral = 0.0
         self._progress = 0.0
