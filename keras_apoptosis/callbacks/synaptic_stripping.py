@@ -22,9 +22,8 @@ from keras_apoptosis.criteria.dead_units import check_threshold
 from keras_apoptosis.criteria.rectified import Rectified, rectified_layers
 from keras_apoptosis.criteria.stripping import strip_weights
 from keras_apoptosis.graph import Analysis, analyse
-from keras_apoptosis.graph.reading import models_of
 from keras_apoptosis.layers.weight_mask import WeightMask
-from keras_apoptosis.optimizer_slots import clear_slots
+from keras_apoptosis.masking import mask_of, mask_weights
 from keras_apoptosis.schedules import Constant, EventSchedule, EveryEpoch
 
 
@@ -241,35 +240,20 @@ class SynapticStripping(keras.callbacks.Callback):
         return float(self.share(event / last if last else 0.0))
 
     def _strip(self, layers: list[Rectified], share: float) -> None:
-        masks: dict[int, np.ndarray] = {}
-        first = False
+        masks: dict[WeightMask, np.ndarray] = {}
         stripped = dict.fromkeys(self.dead, 0)
         for each in layers:
             units = np.flatnonzero(self.dead[each.path])
             if not units.size or share <= 0:
                 continue
-            layer = each.layer
-            kernel = ops.convert_to_numpy(layer.kernel)
-            bare = layer.kernel_mask is None
-            old = (
-                np.ones(kernel.shape, bool)
-                if bare
-                else ops.convert_to_numpy(layer.kernel_mask.value)
-            )
+            kernel = ops.convert_to_numpy(each.layer.kernel)
+            old = mask_of(each.layer)
             new = strip_weights(kernel, old, units, share, each.rule.unit_axis)
             stripped[each.path] = int(old.sum() - new.sum())
             if stripped[each.path]:
-                layer.set_mask(new)
-                masks[id(each.kernel)] = new
-                first |= bare
-        if first:
-            # The steps were traced without this mask. Layers whose units never
-            # die go without: a mask costs time in every step.
-            for model in models_of(self.model):
-                keras_state.forget_compiled(model)
+                masks[each.layer] = new
         if masks:
-            clear_slots(self.model.optimizer, masks)
-            keras_state.hand_over(self.model)
+            mask_weights(self.model, masks)
         counts = {path: int(each.sum()) for path, each in self.dead.items()}
         done = self._progress.epoch - 1
         self.history.append(Stripping(done, share, counts, stripped))

@@ -7,7 +7,7 @@ from keras_apoptosis.graph.groups import (
     analyse,
     unit_groups,
 )
-from keras_apoptosis.graph.reading import Graph, Step, read
+from keras_apoptosis.graph.reading import Graph, Place, Step, read
 from keras_apoptosis.graph.rules import RULES, Rule, register_rule
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Analysis",
     "Graph",
     "Observation",
+    "Place",
     "Rule",
     "Step",
     "UnitGroup",

@@ -11,10 +11,12 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
+
+from keras_apoptosis.graph.activations import without_activation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,12 +66,30 @@ class Step:
             count += len(tensors)
         return found
 
-    def run(self, values: dict[int, Any]) -> list[Any]:
-        """Calls the operation on `values` (inference) and returns outputs."""
+    def run(
+        self,
+        values: dict[int, Any],
+        edit: Callable[[Any], Any] | None = None,
+    ) -> list[Any]:
+        """Calls the operation on `values` (inference) and returns outputs.
+
+        Args:
+            values: Tensors, by key.
+            edit: What to make of the first output before the operation's own
+                activation.
+        """
         if self.node is None:
             return [values[key] for key in self.inputs]
         args, kwargs = self.filled([values[key] for key in self.inputs])
-        return keras.tree.flatten(self.operation(*args, **kwargs))
+        if edit is None:
+            return keras.tree.flatten(self.operation(*args, **kwargs))
+        activation = getattr(self.operation, "activation", None)
+        with without_activation(self.operation):
+            outputs = keras.tree.flatten(self.operation(*args, **kwargs))
+        outputs[0] = edit(outputs[0])
+        if activation is not None:
+            outputs[0] = activation(outputs[0])
+        return outputs
 
     def filled(self, values: Sequence[Any]) -> tuple[tuple, dict]:
         """The arguments of the call, with `values` for its tensors."""
@@ -82,6 +102,18 @@ class Step:
                 )
             }
         )
+
+
+class Place(NamedTuple):
+    """A place in a graph where values can be changed.
+
+    Args:
+        key: Key of a tensor.
+        before: Whether before the activation of the layer that returns it.
+    """
+
+    key: int
+    before: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,6 +153,29 @@ class Graph:
         Raises:
             ValueError: If the model is a subclassed one.
         """
+        # Layers that count their calls must not count this one.
+        with keras.StatelessScope(), _no_gradients():
+            return self.compute(inputs, wanted)
+
+    def compute(
+        self,
+        inputs: Any,
+        wanted: Iterable[int],
+        edits: Mapping[Place, Callable[[Any], Any]] | None = None,
+    ) -> dict[int, Any]:
+        """The same in the scope of the caller, and with tensors changed.
+
+        Args:
+            inputs: See `run`.
+            wanted: See `run`.
+            edits: What to make of values at some places of the graph.
+
+        Returns:
+            The wanted tensors, by key.
+
+        Raises:
+            ValueError: If the model is a subclassed one.
+        """
         if not self.whole:
             raise ValueError(
                 "How a subclassed model calls its parts is not recorded, so "
@@ -136,14 +191,16 @@ class Graph:
             for index, step in enumerate(needed)
             for key in step.inputs
         }
-        # Layers that count their calls must not count this one.
-        with keras.StatelessScope(), _no_gradients():
-            for index, step in enumerate(needed):
-                values.update(zip(step.outputs, step.run(values), strict=True))
-                for key in set(step.inputs):
-                    # Feature maps are large; keep those still to be read.
-                    if last_use[key] == index and key not in wanted:
-                        del values[key]
+        edits = edits or {}
+        for index, step in enumerate(needed):
+            outputs = step.run(values, edits.get(Place(step.outputs[0], True)))
+            for key, value in zip(step.outputs, outputs, strict=True):
+                edit = edits.get(Place(key))
+                values[key] = value if edit is None else edit(value)
+            for key in set(step.inputs):
+                # Feature maps are large; keep those still to be read.
+                if last_use[key] == index and key not in wanted:
+                    del values[key]
         return {key: values[key] for key in wanted}
 
     def steps_to(self, wanted: Iterable[int]) -> list[Step]:

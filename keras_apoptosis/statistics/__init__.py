@@ -1,6 +1,7 @@
-"""What units do on data: streaming, per unit."""
+"""What units do on data, and what the loss makes of them and of weights."""
 
 from keras_apoptosis.statistics.moments import Moments
 from keras_apoptosis.statistics.streaming import batches
+from keras_apoptosis.statistics.weight_derivatives import WeightDerivatives
 
-__all__ = ["Moments", "batches"]
+__all__ = ["Moments", "WeightDerivatives", "batches"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -57,21 +57,58 @@ def batches(
     >>> [batch.shape for batch in batches((x, y), batch_size=2, limit=3)]
     [(2, 3), (1, 3)]
     """
+    return _stream(data, batch_size, limit, _inputs)
+
+
+def labelled_batches(
+    data: Any, batch_size: int = 512, limit: int | None = None
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Iterates over a labelled sample, one batch at a time.
+
+    Args:
+        data: As for `batches`, where it is `(x, y)` or `(x, y,
+            sample_weight)` or consists of such batches.
+        batch_size: See `batches`.
+        limit: See `batches`.
+
+    Returns:
+        An iterator over `(x, y, sample_weight)`; the last is `None` where
+        there is none.
+
+    Raises:
+        ValueError: As `batches`, or if there are no labels.
+    """
+    for item in _stream(data, batch_size, limit, _labelled):
+        yield (*item, None)[:3]
+
+
+def _stream(
+    data: Any,
+    batch_size: int,
+    limit: int | None,
+    part: Callable[[Any], Any],
+) -> Iterator[Any]:
+    """Batches of the part of each item that is wanted."""
     batch_size = _positive("batch_size", batch_size)
     limit = None if limit is None else _positive("limit", limit)
+
+    def listed(item: Any) -> Any:
+        """The part, where a list is meant as a tuple."""
+        return part(tuple(item) if isinstance(item, list) else item)
+
     if _is(data, "tensorflow", "data.Dataset"):
         _refuse_endless(int(data.cardinality()) == -1, limit, data)
-        stream = map(_inputs, data.as_numpy_iterator())
+        stream = map(part, data.as_numpy_iterator())
     elif isinstance(data, keras.utils.PyDataset):
         count = data.num_batches
         _refuse_endless(count is None, limit, data)
-        stream = map(_listed_inputs, _items(data, count))
+        stream = map(listed, _items(data, count))
     elif _is(data, "torch", "utils.data.DataLoader"):
-        stream = map(_listed_inputs, data)
+        stream = map(listed, data)
     elif isinstance(data, (tuple, list, dict)) or _is_array(data):
-        stream = _slices(_inputs(data), batch_size)
+        stream = _slices(part(data), batch_size)
     elif _is_stream(data):
-        stream = map(_inputs, data)
+        stream = map(part, data)
     else:
         raise ValueError(f"{_EXPECTED} Received: {_describe(data)}")
     return _limited(stream, limit, data)
@@ -127,9 +164,17 @@ def _inputs(item: Any) -> Any:
     return item[0]
 
 
-def _listed_inputs(item: Any) -> Any:
-    """The same where a list is meant as a tuple."""
-    return _inputs(tuple(item) if isinstance(item, list) else item)
+def _labelled(item: Any) -> tuple[Any, ...]:
+    """`(x, y)` or `(x, y, sample_weight)`."""
+    parts = item if isinstance(item, tuple) else (item,)
+    while parts and parts[-1] is None:
+        parts = parts[:-1]
+    if len(parts) not in (2, 3):
+        raise ValueError(
+            "Expected `data` with labels, `(x, y)` or `(x, y, "
+            f"sample_weight)`. Received: {_describe(item)}"
+        )
+    return parts
 
 
 def _size(inputs: Any) -> int:
