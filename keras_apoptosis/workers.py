@@ -207,15 +207,13 @@ def agree(digest: str, name: str, hint: str = "") -> None:
     """
     everyone = gathered(f"{name} {digest[:16]}", "agree")
     if len(set(everyone)) > 1:
-        ranks: dict[str, list[str]] = {}
+        where: dict[str, list[str]] = {}
         for number, each in enumerate(everyone):
-            ranks.setdefault(each, []).append(f"rank {number}")
+            where.setdefault(each, []).append(f"rank {number}")
+        groups = [f"{each} on {', '.join(w)}" for each, w in where.items()]
         raise RuntimeError(
             f"Ranks differ in {name}, so the training cannot go on. {hint}"
-            f"{' ' if hint else ''}Received: "
-            + "; ".join(
-                f"{each} on {', '.join(r)}" for each, r in ranks.items()
-            )
+            f"{' ' if hint else ''}Received: {'; '.join(groups)}"
         )
 
 
@@ -240,7 +238,7 @@ def _reduced(values: Any, name: str, operation: str) -> np.ndarray:
         op=getattr(_horovod, operation),
         name=f"keras_apoptosis.{name}",
     )
-    return np.asarray(found)
+    return np.array(found)  # A copy: what TensorFlow holds is read-only.
 
 
 def _launched() -> int:

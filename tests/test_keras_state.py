@@ -133,6 +133,14 @@ def test_an_optimizer_finds_its_variables_again():
         assert inner._get_variable_index(variable) == index
 
 
+def test_steps_are_counted_where_gradients_accumulate():
+    model = model_of()
+    model.compile(keras.optimizers.SGD(gradient_accumulation_steps=2), "mse")
+    model.fit(np.ones((12, 4)), np.ones((12, 2)), batch_size=4, verbose=0)
+    assert int(keras_state.steps_of(model.optimizer)) == 3
+    assert int(model.optimizer.iterations) == 1
+
+
 def test_compiled_steps_are_dropped():
     model = model_of()
     model.compile("sgd", "mse")

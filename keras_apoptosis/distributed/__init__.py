@@ -7,7 +7,7 @@ from keras_apoptosis.distributed.broadcast import (
 from keras_apoptosis.distributed.learning_rate import LearningRateScaling
 from keras_apoptosis.distributed.metric_average import MetricAverage
 from keras_apoptosis.distributed.optimizer import DistributedOptimizer
-from keras_apoptosis.distributed.sharding import ShardedArrays, shard
+from keras_apoptosis.distributed.sharding import shard, shuffled_batches
 from keras_apoptosis.workers import alone, init, is_primary, rank, size
 
 __all__ = [
@@ -15,12 +15,12 @@ __all__ = [
     "DistributedOptimizer",
     "LearningRateScaling",
     "MetricAverage",
-    "ShardedArrays",
     "alone",
     "broadcast_initial_state",
     "init",
     "is_primary",
     "rank",
     "shard",
+    "shuffled_batches",
     "size",
 ]

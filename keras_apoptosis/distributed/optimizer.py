@@ -15,7 +15,7 @@ from keras_apoptosis.step_hooks import StepHook, hooks_of, place
 COMPRESSIONS = ("none", "fp16")
 
 
-def DistributedOptimizer(  # noqa: N802, as Horovod names it
+def DistributedOptimizer(
     optimizer: keras.Optimizer,
     *,
     compression: str = "none",
@@ -113,7 +113,8 @@ class AllReduce(StepHook):
         self._sums = []
         if self.passes > 1:
             self._sums = [
-                self.add_variable(np.zeros(each.shape)) for each in weights
+                self.add_variable(np.zeros(each.shape), each.dtype)
+                for each in weights
             ]
 
     def before(self, gradients: list[Any], weights: list[Any]) -> list[Any]:
@@ -138,12 +139,13 @@ class AllReduce(StepHook):
         def update() -> list[Any]:
             found = self._reduced([ops.copy(each) for each in sums])
             for total in sums:
-                total.assign(ops.zeros(total.shape))
+                total.assign(ops.zeros_like(total))
             return found
 
-        due = (self.optimizer.iterations + 1) % self.passes == 0
+        steps = keras_state.steps_of(self.optimizer)
+        due = (steps + 1) % self.passes == 0
         found = ops.cond(
-            due, update, lambda: [ops.zeros(each.shape) for each in sums]
+            due, update, lambda: [ops.zeros_like(each) for each in sums]
         )
         result = list(gradients)
         for n, each in zip(known, found, strict=True):

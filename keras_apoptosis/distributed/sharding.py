@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -67,13 +69,21 @@ def _shard_dataset(data: Any, size: int, rank: int) -> Any:
     return data.shard(size, rank)
 
 
-class ShardedArrays(keras.utils.PyDataset):
-    """Batches of arrays, shuffled alike on all workers, cut among them.
+def shuffled_batches(
+    x: Any,
+    y: Any = None,
+    *,
+    batch_size: int = 32,
+    seed: int = 0,
+    first_epoch: int = 0,
+) -> Iterator[Any]:
+    """Batches of arrays for `fit`, shuffled alike on all workers, without end.
 
     The order of an epoch depends on the seed and the epoch alone: not on the
-    number of workers, nor on what was trained before. So a training that
-    resumes goes on with the very batches that were next, and N workers see
-    together what one process sees alone.
+    number of workers, nor on what was trained before. So N workers see
+    together what one process sees alone, and a training that resumes goes on
+    with the batches that were next. (`fit` shuffles arrays itself in an order
+    that a resumed training cannot know.)
 
     Args:
         x: Array, or tuple, list or dictionary of arrays.
@@ -81,9 +91,13 @@ class ShardedArrays(keras.utils.PyDataset):
         batch_size: Integer > 0. Samples of the batch of all workers together,
             a multiple of their number. What is left over at the end of an
             epoch, less than a batch, is dropped.
-        seed: Integer >= 0. The seed of the order; `None` for that of the data.
+        seed: Integer >= 0. The seed of the order.
         first_epoch: Integer >= 0. The epoch it begins with: give `fit`'s
             `initial_epoch`.
+
+    Returns:
+        An iterator over this worker's part of each batch. Give `fit` its
+        `steps_per_epoch=len(x) // batch_size`.
 
     Raises:
         ValueError: If arrays have different lengths, or there is no whole
@@ -91,62 +105,42 @@ class ShardedArrays(keras.utils.PyDataset):
 
     Example:
 
-    >>> data = ka.distributed.ShardedArrays(
+    >>> data = ka.distributed.shuffled_batches(
     ...     np.arange(10), np.arange(10), batch_size=4
     ... )
-    >>> len(data), data[0][0].shape
-    (2, (4,))
+    >>> x, y = next(data)
+    >>> x.shape, np.array_equal(x, y)
+    ((4,), True)
     """
-
-    def __init__(
-        self,
-        x: Any,
-        y: Any = None,
-        *,
-        batch_size: int = 32,
-        seed: int | None = 0,
-        first_epoch: int = 0,
+    size = workers.size()
+    if not isinstance(batch_size, (int, np.integer)) or (
+        batch_size < 1 or batch_size % size
     ):
-        super().__init__()
-        size = workers.size()
-        if not isinstance(batch_size, (int, np.integer)) or (
-            batch_size < 1 or batch_size % size
-        ):
-            raise ValueError(
-                "Expected `batch_size` to be a positive integer that is a "
-                f"multiple of the number of workers, {size}. "
-                f"Received: batch_size={batch_size}"
-            )
-        self._data = (x,) if y is None else (x, y)
-        rows = _rows(self._data)
-        _check_enough(rows, int(batch_size))
-        self.batch_size = int(batch_size)
-        self.seed = seed
-        self._count = rows
-        self._epoch = int(first_epoch)
-        self._order = self._shuffled()
+        raise ValueError(
+            "Expected `batch_size` to be a positive integer that is a "
+            f"multiple of the number of workers, {size}. "
+            f"Received: batch_size={batch_size}"
+        )
+    data = (x,) if y is None else (x, y)
+    count = _rows(data)
+    _check_enough(count, int(batch_size))
+    return _shuffled(data, count, int(batch_size), seed, first_epoch)
 
-    @property
-    def num_batches(self) -> int:
-        return self._count // self.batch_size
 
-    def __getitem__(self, index: int) -> Any:
-        start = index * self.batch_size
-        # Every N-th, as `shard` does.
-        rows = self._order[start : start + self.batch_size]
-        rows = rows[workers.rank() :: workers.size()]
-        batch = keras.tree.map_structure(lambda each: each[rows], self._data)
-        return batch if len(batch) > 1 else batch[0]
+def _shuffled(
+    data: tuple, count: int, batch_size: int, seed: int, first_epoch: int
+) -> Iterator[tuple]:
+    for epoch in itertools.count(first_epoch):
+        order = np.random.default_rng((seed, epoch)).permutation(count)
+        for start in range(0, count - batch_size + 1, batch_size):
+            # Every N-th, as `shard` does.
+            rows = order[start : start + batch_size]
+            rows = rows[workers.rank() :: workers.size()]
+            yield _taken(data, rows)
 
-    def on_epoch_end(self) -> None:
-        self._epoch += 1
-        self._order = self._shuffled()
 
-    def _shuffled(self) -> np.ndarray:
-        if self.seed is None:
-            return np.arange(self._count)
-        random = np.random.default_rng((self.seed, self._epoch))
-        return random.permutation(self._count)
+def _taken(data: tuple, rows: np.ndarray) -> tuple:
+    return keras.tree.map_structure(lambda each: each[rows], data)
 
 
 def _rows(data: Any) -> int:

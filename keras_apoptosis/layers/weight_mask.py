@@ -8,7 +8,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import workers
 from keras_apoptosis.keras_state import unlocked
 
 
@@ -66,8 +65,6 @@ class WeightMask:
         Raises:
             ValueError: If the layer is not built or is quantized, or the mask
                 has another shape or other values.
-            RuntimeError: On all workers, if their masks differ. Nothing is
-                changed then.
         """
         if not self.built:
             raise ValueError(
@@ -77,12 +74,6 @@ class WeightMask:
             )
         if mask is not None:
             mask = self._checked(mask)
-        workers.agree(
-            workers.digest_of([] if mask is None else [mask]),
-            f"the mask of layer '{self.name}'",
-            "Each rank must decide by the same weights, seeds and statistics "
-            "that are summed over ranks.",
-        )
         self.apply_mask()
         if mask is not None:
             if self.kernel_mask is None:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import autodiff
+from keras_apoptosis import autodiff, workers
 from keras_apoptosis.losses import sample_losses
 from keras_apoptosis.statistics.streaming import labelled_batches
 
@@ -77,7 +77,8 @@ class WeightDerivatives:
         for rest, size in self._batches(data, batch_size):
             total += float(self._loss(weights or self._values(), *rest))
             count += size
-        return total / count
+        total, count = workers.summed(np.array([total, count], float), "loss")
+        return float(total / count)
 
     def gradients(self, data: Any, batch_size: int = 512) -> list[np.ndarray]:
         """The gradient of the mean loss, one array for each of `weights`.
@@ -133,7 +134,7 @@ class WeightDerivatives:
 
 
 class _Mean:
-    """A mean over samples, summed up in double precision."""
+    """A mean over the samples of all workers, in double precision."""
 
     def __init__(self):
         self._totals: list[np.ndarray] = []
@@ -147,4 +148,8 @@ class _Mean:
         self._count += size
 
     def result(self) -> list[np.ndarray]:
-        return [total / self._count for total in self._totals]
+        count = int(workers.summed(np.array(self._count), "count"))
+        return [
+            workers.summed(total, "derivatives") / count
+            for total in self._totals
+        ]
