@@ -112,6 +112,7 @@ class Checkpoint(keras.callbacks.Callback):
             )
         self.every = every
         self.epoch = 0
+        self._generators: list[np.ndarray] = []
 
     def restore(
         self, custom_objects: Mapping[str, Any] | None = None
@@ -143,20 +144,24 @@ class Checkpoint(keras.callbacks.Callback):
             path.write_bytes(found)
             saved = self._read(path)
             model = keras.saving.load_model(path, custom_objects)
-        for variable, value in zip(
-            seeds_of(model), saved["seeds"], strict=True
-        ):
+        seeds = zip(seeds_of(model), saved["seeds"], strict=True)
+        for variable, value in seeds:
             variable.assign(value)
+        self._generators = saved["generators"]
         masked = {layer: mask_of(layer) for layer in masked_layers(model)}
         if masked:  # Some optimizers need a hook to keep them at zero.
             with workers.alone():
                 mask_weights(model, masked)
-        for callback, state in zip(
-            self.callbacks, saved["states"], strict=True
-        ):
+        states = zip(self.callbacks, saved["states"], strict=True)
+        for callback, state in states:
             callback.set_state(state)
         self.epoch = saved["epoch"]
         return model
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        # Not before: what makes `fit` ready draws numbers, too.
+        set_generators(self._generators)
+        self._generators = []
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch + 1
@@ -176,6 +181,7 @@ class Checkpoint(keras.callbacks.Callback):
                     ops.convert_to_numpy(each.value)
                     for each in seeds_of(self.model)
                 ],
+                "generators": generators(),
                 "callbacks": [type(each).__name__ for each in self.callbacks],
                 "states": [each.get_state() for each in self.callbacks],
             }
@@ -210,6 +216,30 @@ class Checkpoint(keras.callbacks.Callback):
                 f"Received: {', '.join(names) or '(none)'}"
             )
         return saved
+
+
+def generators() -> list[np.ndarray]:
+    """The states of PyTorch's own generators, which dropout draws from.
+
+    Layers on other backends draw from seeds of their own.
+    """
+    if keras.backend.backend() != "torch":
+        return []
+    import torch
+
+    states = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+    return [state.numpy() for state in states]
+
+
+def set_generators(states: list[np.ndarray]) -> None:
+    """Puts PyTorch's generators to what `generators` gave."""
+    if not states or keras.backend.backend() != "torch":
+        return
+    import torch
+
+    first, *rest = map(torch.from_numpy, states)
+    torch.set_rng_state(first)
+    torch.cuda.set_rng_state_all(rest[: torch.cuda.device_count()])
 
 
 def gather_statistics(model: keras.Model) -> None:
