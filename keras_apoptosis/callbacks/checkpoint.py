@@ -158,13 +158,15 @@ class Checkpoint(keras.callbacks.Callback):
         self.epoch = saved["epoch"]
         return model
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        # Not before: what makes `fit` ready draws numbers, too.
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        # Not before: making ready to iterate over data draws numbers, too,
+        # in the first epoch of a `fit` others than later.
         set_generators(self._generators)
         self._generators = []
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch + 1
+        self._generators = generators()
         last = self.epoch == self.params.get("epochs")
         if self.epoch % self.every == 0 or last or self.model.stop_training:
             self._save()
@@ -181,7 +183,7 @@ class Checkpoint(keras.callbacks.Callback):
                     ops.convert_to_numpy(each.value)
                     for each in seeds_of(self.model)
                 ],
-                "generators": generators(),
+                "generators": self._generators,
                 "callbacks": [type(each).__name__ for each in self.callbacks],
                 "states": [each.get_state() for each in self.callbacks],
             }
