@@ -19,13 +19,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_apoptosis.watchdog import Watchdog
+
 # What launchers tell the processes they start of their number.
 _SIZES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 _horovod: Any = None  # `horovod.tensorflow`, once there are several workers.
 _started = False
 _alone = False
-_timeout = 600.0
+_watchdog: Watchdog | None = None
 
 
 def init(timeout: float = 600.0) -> None:
@@ -50,7 +52,7 @@ def init(timeout: float = 600.0) -> None:
     >>> ka.distributed.rank(), ka.distributed.size()
     (0, 1)
     """
-    global _horovod, _started, _timeout
+    global _horovod, _started, _watchdog
     if not timeout > 0:
         raise ValueError(
             "Expected `timeout` to be a number of seconds above 0. "
@@ -69,7 +71,6 @@ def init(timeout: float = 600.0) -> None:
             )
         _started = True
         return
-    _timeout = float(timeout)
     # Read by Horovod when it starts; what the user has set stays.
     seconds = str(max(1, round(timeout)))
     warn = str(max(1, min(60, round(timeout / 2))))
@@ -91,6 +92,9 @@ def init(timeout: float = 600.0) -> None:
     _started = True
     if horovod.size() > 1:
         _horovod = horovod
+        name = f"Rank {horovod.rank()} of {horovod.size()}"
+        # Horovod's own error, which says more, has come by then.
+        _watchdog = Watchdog(name, 1.5 * timeout)
         _take_gpu(horovod.local_rank())
 
 
@@ -126,9 +130,9 @@ def is_primary() -> bool:
     return rank() == 0
 
 
-def timeout() -> float:
-    """How many seconds a rank may wait for others."""
-    return _timeout
+def watchdog() -> Watchdog | None:
+    """What ends this process when it waits too long for others."""
+    return _watchdog
 
 
 @contextlib.contextmanager
@@ -182,16 +186,18 @@ def gathered(value: Any, name: str) -> list[Any]:
     """What each worker has, by rank: any object that can be pickled."""
     if not together():
         return [value]
-    return _horovod.allgather_object(value, name=f"keras_apoptosis.{name}")
+    with _watchdog.waiting():
+        return _horovod.allgather_object(value, name=f"keras_apoptosis.{name}")
 
 
 def first(value: Any, name: str) -> Any:
     """What rank 0 has: any object that can be pickled."""
     if not together():
         return value
-    return _horovod.broadcast_object(
-        value, root_rank=0, name=f"keras_apoptosis.{name}"
-    )
+    with _watchdog.waiting():
+        return _horovod.broadcast_object(
+            value, root_rank=0, name=f"keras_apoptosis.{name}"
+        )
 
 
 def agree(digest: str, name: str, hint: str = "") -> None:
@@ -205,11 +211,13 @@ def agree(digest: str, name: str, hint: str = "") -> None:
     Raises:
         RuntimeError: On every worker, if not all have the same.
     """
-    everyone = gathered(f"{name} {digest[:16]}", "agree")
+    everyone = gathered((name, digest[:16]), "agree")
     if len(set(everyone)) > 1:
         where: dict[str, list[str]] = {}
-        for number, each in enumerate(everyone):
-            where.setdefault(each, []).append(f"rank {number}")
+        same = len({each for each, _ in everyone}) == 1
+        for number, (what, each) in enumerate(everyone):
+            said = each if same else f"{what} ({each})"
+            where.setdefault(said, []).append(f"rank {number}")
         groups = [f"{each} on {', '.join(w)}" for each, w in where.items()]
         raise RuntimeError(
             f"Ranks differ in {name}, so the training cannot go on. {hint}"
@@ -233,11 +241,12 @@ def _reduced(values: Any, name: str, operation: str) -> np.ndarray:
         return values
     import tensorflow as tf
 
-    found = _horovod.allreduce(
-        tf.convert_to_tensor(values),
-        op=getattr(_horovod, operation),
-        name=f"keras_apoptosis.{name}",
-    )
+    with _watchdog.waiting():
+        found = _horovod.allreduce(
+            tf.convert_to_tensor(values),
+            op=getattr(_horovod, operation),
+            name=f"keras_apoptosis.{name}",
+        )
     return np.array(found)  # A copy: what TensorFlow holds is read-only.
 
 

@@ -9,7 +9,6 @@ from keras import ops
 
 from keras_apoptosis import keras_state, step_hooks, workers
 from keras_apoptosis.distributed.optimizer import all_reduce_of
-from keras_apoptosis.distributed.watchdog import Watchdog
 from keras_apoptosis.graph.reading import layers_inside
 
 
@@ -38,7 +37,7 @@ def broadcast_initial_state(model: keras.Model) -> None:
         raise ValueError(
             "Expected a model that is compiled with `ka.distributed."
             "DistributedOptimizer(optimizer)`, also after it was loaded. "
-            f"Received: optimizer={getattr(model, 'optimizer', None)}"
+            f"Received: {type(getattr(model, 'optimizer', None)).__name__}"
         )
     model.jit_compile = False  # XLA has no Horovod.
     step_hooks.settle(model)
@@ -102,8 +101,8 @@ class BroadcastInitialState(keras.callbacks.Callback):
 
     When training begins all ranks take over the state of rank 0, and must
     have as many steps before them. At the end of each epoch, and of the
-    training, their weights are compared, bit by bit. While it runs, a rank
-    that waits longer than the `timeout` of `ka.distributed.init` ends.
+    training, their weights are compared, bit by bit. A rank whose step waits
+    for others longer than the `timeout` of `ka.distributed.init` ends the job.
 
     On one process it does nothing.
 
@@ -126,10 +125,6 @@ class BroadcastInitialState(keras.callbacks.Callback):
     ... )
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._watchdog: Watchdog | None = None
-
     def on_train_begin(self, logs: Any = None) -> None:
         if workers.size() == 1:
             return
@@ -141,31 +136,17 @@ class BroadcastInitialState(keras.callbacks.Callback):
             "data evenly.",
         )
         broadcast_initial_state(self.model)
-        # Horovod's own errors, which say more, have come by then.
-        self._watchdog = Watchdog(1.25 * workers.timeout())
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._beat()
         check_alike(self.model)
 
     def on_train_end(self, logs: Any = None) -> None:
         check_alike(self.model)
-        if self._watchdog is not None:
-            self._watchdog.stop()
-            self._watchdog = None
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self._beat()
+        if (watchdog := workers.watchdog()) is not None:
+            watchdog.begin()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._beat()
-
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._beat()
-
-    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._beat()
-
-    def _beat(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.beat()
+        if (watchdog := workers.watchdog()) is not None:
+            watchdog.end()
