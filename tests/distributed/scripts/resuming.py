@@ -57,6 +57,7 @@ def train(path=None, *more):
     model.fit(
         ka.distributed.shuffled_batches(x, y, batch_size=24, first_epoch=first),
         steps_per_epoch=10,
+        shuffle=False,
         epochs=6,
         initial_epoch=first,
         verbose=0,

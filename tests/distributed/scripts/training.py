@@ -132,6 +132,7 @@ def run(name):
     history = model.fit(
         ka.distributed.shuffled_batches(x, y, batch_size=BATCH),
         steps_per_epoch=len(x) // BATCH,
+        shuffle=False,
         epochs=EPOCHS,
         verbose=0,
         callbacks=[
