@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-ROUNDS = 3
-BATCH, STEPS, EPOCHS, WIDTH = 256, 40, 6, 1024
+ROUNDS = 2
+BATCH, STEPS, EPOCHS, WIDTH = 256, 30, 4, 1024
 KINDS = ("one", "two", "unreduced", "strategy")
 
 

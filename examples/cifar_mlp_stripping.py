@@ -29,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 from datasets import load
+from initial_weights import as_in_pytorch
 from keras import layers
 
 import keras_apoptosis as ka
@@ -75,16 +76,6 @@ def build(size: str) -> keras.Model:
         metrics=["accuracy"],
     )
     return model
-
-
-def as_in_pytorch(inputs: int) -> dict[str, Any]:
-    """How PyTorch's `Linear` begins."""
-    limit = inputs**-0.5
-    uniform = keras.initializers.RandomUniform
-    return {
-        "kernel_initializer": uniform(-limit, limit),
-        "bias_initializer": uniform(-limit, limit),
-    }
 
 
 class Histograms(keras.callbacks.Callback):

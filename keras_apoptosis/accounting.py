@@ -7,6 +7,7 @@ import math
 
 import keras
 
+from keras_apoptosis.capacity import pruning_state
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.report import table
 
@@ -60,6 +61,34 @@ def flops(model: keras.Model, training: bool = False) -> int:
     """
     total = sum(cost.flops for cost in layer_costs(model))
     return total * TRAINING if training else total
+
+
+def parameters(model: keras.Model) -> int:
+    """Counts the parameters of a model, trained or not.
+
+    Unlike `model.count_params()` it leaves out what Prunable layers keep
+    beside them: masks and statistics.
+
+    Args:
+        model: A built model.
+
+    Returns:
+        The number of parameters.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), ka.layers.PrunableDense(2, masked=True)]
+    ... )
+    >>> ka.accounting.parameters(model), model.count_params()
+    (10, 18)
+    """
+    _, added = pruning_state(model)
+    return sum(
+        math.prod(weight.shape)
+        for weight in model.weights
+        if id(weight) not in added
+    )
 
 
 def layer_costs(model: keras.Model) -> list[LayerCost]:

@@ -7,7 +7,9 @@ backend takes it to be: zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -53,7 +55,7 @@ def value_and_gradients(
         return value, more, _tf_gradients(tape, value, tensors)
     with _gradients_on():
         value, more = function(tensors)
-        return value, more, _torch_gradients(value, tensors)
+        return value.detach(), more, _torch_gradients(value, tensors)
 
 
 def hessian_products(
@@ -104,7 +106,8 @@ def hessian_products(
     with _gradients_on():
         value = function(tensors)
         first = _torch_gradients(value, tensors, create_graph=True)
-        return first, _torch_gradients(first, tensors, vectors)
+        second = _torch_gradients(first, tensors, vectors)
+        return [each.detach() for each in first], second
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,8 +125,22 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, reduce_retracing=True)
+        # TensorFlow warns of many traces of one piece of code; each call here
+        # makes a function of its own, which a partial tells it.
+        return tf.function(functools.partial(function), reduce_retracing=True)
     return function
+
+
+@contextlib.contextmanager
+def no_gradients() -> Iterator[None]:
+    """Nothing is recorded for a derivative within this context."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        with torch.no_grad():
+            yield
+    else:  # TensorFlow and JAX record nothing outside a tape or transform.
+        yield
 
 
 def _leaves(tensors: Sequence[Any]) -> list[Any]:

@@ -56,7 +56,7 @@ def capacity(
         the model's.
     """
     trace = analysis.trace
-    masks, other = _state_of_pruning(analysis.graph.model)
+    masks, other = pruning_state(analysis.graph.model)
     alive = np.ones(trace.label_count, bool)
     maker = np.zeros(trace.label_count, int)
     for block in trace.blocks:
@@ -112,10 +112,15 @@ def _count(
     return Capacity(int(there.sum()), total)
 
 
-def _state_of_pruning(
+def pruning_state(
     model: keras.Model,
 ) -> tuple[dict[int, keras.Variable], set[int]]:
-    """The mask of each masked weight, and all variables of pruning itself."""
+    """The variables that pruning itself has added to a model.
+
+    Returns:
+        The mask of each masked weight, by the weight's `id`, and the `id` of
+        every variable that holds masks or statistics.
+    """
     masks: dict[int, keras.Variable] = {}
     other: set[int] = set()
     for layer in layers_inside(model):

@@ -40,11 +40,44 @@ def masked_layers(model: keras.Model) -> list[WeightMask]:
     ]
 
 
+def masked_count(model: keras.Model) -> int:
+    """How many weights of a model are masked."""
+    return sum(int((~mask_of(each)).sum()) for each in masked_layers(model))
+
+
 def mask_of(layer: WeightMask) -> np.ndarray:
     """A layer's mask, boolean; all `True` where it has none."""
     if layer.kernel_mask is None:
         return np.ones(layer._kernel.shape, bool)
     return ops.convert_to_numpy(layer.kernel_mask.value)
+
+
+def check_maskable(
+    model: keras.Model, layers: Mapping[str, WeightMask]
+) -> None:
+    """Complains of what cannot be masked, before anything changes.
+
+    Args:
+        model: The model.
+        layers: The layers to mask, by the names that people know.
+
+    Raises:
+        ValueError: If a layer is quantized, or the model is distributed over
+            devices.
+    """
+    for name, layer in layers.items():
+        if layer.quantization_mode is not None:
+            raise ValueError(
+                "The weights of quantized layers cannot be masked. "
+                f"Received: layer '{name}' with "
+                f"dtype_policy={layer.dtype_policy.name}"
+            )
+    over = keras_state.distribution_of(model)
+    if over is not None:
+        raise ValueError(
+            "Masking weights of a model that is distributed over devices is "
+            f"not supported yet. Received: model '{model.name}' under {over}"
+        )
 
 
 def mask_weights(

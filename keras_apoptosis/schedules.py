@@ -255,6 +255,85 @@ class AtEpochs(EventSchedule):
         return self.amounts[event][1]
 
 
+@dataclasses.dataclass(frozen=True)
+class OneShot(EventSchedule):
+    """One event with an amount.
+
+    Args:
+        amount_to_go: Number above 0 and below 1.
+        at: When it fires: a fraction above 0 and up to 1, or a schedule such
+            as `HalfLife()`.
+
+    Example:
+
+    >>> schedule = OneShot(0.9, at=0.5)
+    >>> schedule.times(), schedule.amount(0)
+    ((0.5,), 0.9)
+    """
+
+    amount_to_go: float
+    at: float | EventSchedule = 0.5
+
+    def __post_init__(self) -> None:
+        amount = self.amount_to_go
+        _check("amount_to_go", amount, 0 < amount < 1, "above 0 and below 1")
+        _moment(self.at)
+
+    def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
+        return (_moment(self.at),)
+
+    def amount(self, event: int) -> float:
+        return self.amount_to_go
+
+
+@dataclasses.dataclass(frozen=True)
+class Polynomial(EventSchedule):
+    """Events at equal intervals, whose amounts rise fast and then slowly.
+
+    `final (1 − (1 − (t − start) / (end − start))^power)`: the schedule of Zhu
+    and Gupta, "To prune, or not to prune", 2017.
+
+    Args:
+        final: Number above 0 and below 1: the amount of the last event.
+        start: Number from 0 to below `end`: where the amount is 0. The first
+            event follows one interval later.
+        end: Number above `start` and up to 1: when the last event fires.
+        count: Integer, at least 1: how many events.
+        power: Number above 0. The larger, the more goes early.
+
+    Example:
+
+    >>> schedule = Polynomial(0.8, start=0.0, end=0.5, count=2, power=1)
+    >>> schedule.times(), schedule.amount(0), schedule.amount(1)
+    ((0.25, 0.5), 0.4, 0.8)
+    """
+
+    final: float
+    start: float = 0.0
+    end: float = 0.5
+    count: int = 10
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        ok = 0 < self.final < 1
+        _check("final", self.final, ok, "above 0 and below 1")
+        ok = 0 <= self.start < 1
+        _check("start", self.start, ok, "from 0 to below 1")
+        ok = self.start + 1e-6 <= self.end <= 1
+        _check("end", self.end, ok, f"above {self.start:g} and up to 1")
+        _check_count("count", self.count)
+        ok = 0 < self.power < math.inf
+        _check("power", self.power, ok, "above 0 and finite")
+
+    def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
+        parts = ((event + 1) / self.count for event in range(self.count))
+        return tuple(self.start + p * (self.end - self.start) for p in parts)
+
+    def amount(self, event: int) -> float:
+        left = 1 - (event + 1) / self.count
+        return self.final * (1 - left**self.power)
+
+
 class ValueSchedule(abc.ABC):
     """How much, as a function of how far things have come."""
 

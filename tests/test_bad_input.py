@@ -56,6 +56,10 @@ X = np.zeros((16, 3), "float32")
 ONE = ka.Removal({"one": [0]})
 NEURONS = ka.callbacks.NeuronApoptosis
 STRIPPING = ka.callbacks.SynapticStripping
+SALIENCY = ka.callbacks.SaliencyPruning
+MONITOR = ka.callbacks.UnitMonitor
+ATTACK = ka.callbacks.LearningRateAttack
+LABELLED = X, np.zeros((16, 2), "float32")
 
 
 def prunable(track=True, **arguments):
@@ -272,6 +276,110 @@ TABLE = {
     "stripping without validation": (
         lambda m: fit(STRIPPING, prunable()),
         "Stripping is due, but `fit` made no pass over validation data",
+    ),
+    "criterion of another structure": (
+        lambda m: SALIENCY("magnitude", data=LABELLED),
+        "Expected a criterion of units, a function or one of",
+    ),
+    "unknown structure": (
+        lambda m: SALIENCY(structure="layers", data=LABELLED),
+        "'weights' or 'units'. Received: structure='layers'",
+    ),
+    "schedule that says no amount": (
+        lambda m: SALIENCY(schedule=ka.schedules.Logarithmic(), data=X),
+        "Expected `schedule` to say how much goes",
+    ),
+    "unknown budget": (
+        lambda m: SALIENCY(budget="both", data=LABELLED),
+        "'local' or 'global'. Received: budget='both'",
+    ),
+    "saliency without data": (
+        lambda m: SALIENCY(),
+        "Pass some, as `data=(x_train[:1000], y_train[:1000])`",
+    ),
+    "saliency without labels": (
+        lambda m: fit(lambda: SALIENCY(data=X), m),
+        "Expected `data` with labels, `(x, y)` or",
+    ),
+    "scores of another shape": (
+        lambda m: fit(
+            lambda: SALIENCY(lambda m, d: {"one": np.ones(3)}, data=X), m
+        ),
+        "to score the 4 units of group 'one'. Received: shape (3,)",
+    ),
+    "scores that are not numbers": (
+        lambda m: fit(
+            lambda: SALIENCY(
+                lambda m, d: {"one": np.array([1, np.nan, 2, 3])}, data=X
+            ),
+            m,
+        ),
+        "Received: NaN for 1 of 4 entries of 'one'",
+    ),
+    "weight pruning of plain layers": (
+        lambda m: fit(lambda: SALIENCY("magnitude", structure="weights"), m),
+        "Weights can be masked in Prunable layers only. Convert the model",
+    ),
+    "weight pruning of an unknown layer": (
+        lambda m: fit(
+            lambda: SALIENCY(
+                "magnitude", structure="weights", layers=["three"]
+            ),
+            prunable(),
+        ),
+        "Expected names of layers of the model. Received: 'three'",
+    ),
+    "a criterion without data": (
+        lambda m: ka.criteria.taylor(m, None),
+        "judges by the loss on a sample. Give `data=(x, y)`",
+    ),
+    "a criterion without a loss": (
+        lambda m: ka.criteria.taylor(only_frozen(), LABELLED),
+        "Expected a model that is compiled with a loss, or `loss=`",
+    ),
+    "a loss that is one number": (
+        lambda m: ka.criteria.taylor(
+            m, LABELLED, loss=lambda y, p: ops.mean(ops.square(y - p))
+        ),
+        "Expected a loss that returns one number for each sample",
+    ),
+    "unknown perturbation": (
+        lambda m: ka.criteria.hessian(m, LABELLED, perturbation="half"),
+        "'weights' or 'signs'. Received: perturbation='half'",
+    ),
+    "negative Hessian weight": (
+        lambda m: ka.criteria.taylor2(m, LABELLED, hessian_weight=-1),
+        "at least 0. Received: hessian_weight=-1",
+    ),
+    "score of a group that may not leave": (
+        lambda m: ka.criteria.mean_replacement_saliency(
+            m, LABELLED, groups=["out"]
+        ),
+        "Expected names of groups that may leave: one. Received: 'out'",
+    ),
+    "share of non-zero weights of 1": (
+        lambda m: ka.criteria.sparse_units(m, share=1.0),
+        "`share` to be a number from 0 to below 1. Received: share=1.0",
+    ),
+    "monitor of an unknown group": (
+        lambda m: fit(lambda: MONITOR(LABELLED, groups=["three"]), m),
+        "Expected names of groups that may leave: one. Received: 'three'",
+    ),
+    "monitor every 0 steps": (
+        lambda m: MONITOR(LABELLED, every=0),
+        "an integer of at least 1, or None. Received: every=0",
+    ),
+    "attack on an unknown group": (
+        lambda m: fit(lambda: ATTACK("three", 0), m),
+        "the name of a unit group: one, out. Received: group='three'",
+    ),
+    "attack on an unknown unit": (
+        lambda m: fit(lambda: ATTACK("one", 4), m),
+        "Group 'one' has 4 units. Received: units=[4]",
+    ),
+    "attack every 0 steps": (
+        lambda m: ATTACK("one", 0, interval=0),
+        "`interval` to be an integer of at least 1. Received: interval=0",
     ),
     "statistics at an unknown place": (
         lambda m: ka.unit_statistics(m, X, at="middle"),

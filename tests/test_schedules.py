@@ -20,6 +20,8 @@ from keras_apoptosis.schedules import (
     LinearDegree,
     Logarithmic,
     OneCycle,
+    OneShot,
+    Polynomial,
     QuarterLife,
     Random,
 )
@@ -44,6 +46,10 @@ EVENTS = [
     (EveryEpoch(3), (0.375, 0.75)),
     (AtEpochs({2: 0.1, 3: 0.2, 6: 0.3}), (0.25, 0.375, 0.75)),
     (AtEpochs({8: 0.2, 9: 0.5, 1: 0.1}), (0.125, 1.0)),
+    (OneShot(0.5), (0.5,)),
+    (OneShot(0.5, at=QuarterLife()), (0.25,)),
+    (Polynomial(0.8, count=4), (0.125, 0.25, 0.375, 0.5)),
+    (Polynomial(0.8, start=0.5, end=1.0, count=2), (0.75, 1.0)),
     # Drawn, so no numbers by hand: the properties below bound them.
     (Random(), None),
     (Random(0.1, 0.5, count=4, seed=3), None),
@@ -113,6 +119,16 @@ def test_values(schedule, expected):
 def test_one_cycle_stays_at_its_ends_outside_of_the_training():
     assert OneCycle(1.0)(-0.5) == 0
     assert OneCycle(1.0)(1.5) == pytest.approx(0)
+
+
+def test_amounts_of_a_polynomial():
+    """By hand: 0.8 (1 − (1/2)³) and 0.8 (1 − 0)."""
+    schedule = Polynomial(0.8, count=2)
+    amounts = [schedule.amount(event) for event in range(2)]
+    assert amounts == pytest.approx([0.7, 0.8])
+    amounts = [Polynomial(0.9, count=9).amount(event) for event in range(9)]
+    assert amounts == sorted(amounts)
+    assert amounts[-1] == 0.9
 
 
 def test_amounts_stay_with_their_epochs():
@@ -225,6 +241,13 @@ def test_one_cycle_rises_then_falls(peak, warmup, at):
         (lambda: EveryEpoch().times(0), "total_epochs=0"),
         (lambda: AtEpochs({2: 0.1}).times(), "total_epochs=None"),
         (lambda: AtEpochs({}), "amounts={}"),
+        (lambda: OneShot(1.0), "amount_to_go=1.0"),
+        (lambda: OneShot(0.5, at=0.0), "start=0.0"),
+        (lambda: Polynomial(0.0), "final=0.0"),
+        (lambda: Polynomial(0.5, start=-0.1), "start=-0.1"),
+        (lambda: Polynomial(0.5, start=0.5, end=0.5), "end=0.5"),
+        (lambda: Polynomial(0.5, count=0), "count=0"),
+        (lambda: Polynomial(0.5, power=0), "power=0"),
         (lambda: AtEpochs({0: 0.1}), "epoch=0"),
         (lambda: AtEpochs({2.5: 0.1}), "epoch=2.5"),
         (lambda: AtEpochs({2: 1.0}), "amount=1.0"),

@@ -2,16 +2,23 @@
 
 from keras_apoptosis.callbacks.checkpoint import Checkpoint
 from keras_apoptosis.callbacks.event import Event
+from keras_apoptosis.callbacks.learning_rate_attack import LearningRateAttack
 from keras_apoptosis.callbacks.neuron_apoptosis import NeuronApoptosis
+from keras_apoptosis.callbacks.saliency_pruning import SaliencyPruning
 from keras_apoptosis.callbacks.synaptic_stripping import (
     Stripping,
     SynapticStripping,
 )
+from keras_apoptosis.callbacks.unit_monitor import UnitMonitor, UnitRecord
 
 __all__ = [
     "Checkpoint",
     "Event",
+    "LearningRateAttack",
     "NeuronApoptosis",
+    "SaliencyPruning",
     "Stripping",
     "SynapticStripping",
+    "UnitMonitor",
+    "UnitRecord",
 ]

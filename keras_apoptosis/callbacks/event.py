@@ -25,6 +25,7 @@ class Event:
         saving: Estimate of the seconds that the removal saves over the steps
             left, less a retrace; `None` while that cannot be told.
         notes: What could not be done exactly.
+        masked: Masked weights before and after.
     """
 
     epoch: int
@@ -38,6 +39,7 @@ class Event:
     skipped: str = ""
     saving: float | None = None
     notes: tuple[str, ...] = ()
+    masked: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:
         when = f"at {self.progress:.0%} of the training"
@@ -49,10 +51,16 @@ class Event:
             if before != after
         )
         before, after = self.parameters
-        text = (
-            f"{when}: {widths}; {before:,} → {after:,} parameters "
-            f"({before / after:.1f}x fewer), {self.seconds:.2f} s"
-        )
+        changes = []
+        if widths:
+            changes.append(
+                f"{widths}; {before:,} → {after:,} parameters "
+                f"({before / after:.1f}x fewer)"
+            )
+        elif self.masked[0] != self.masked[1]:
+            first, last = self.masked
+            changes.append(f"{first:,} → {last:,} weights masked")
+        text = f"{when}: {', '.join([*changes, f'{self.seconds:.2f} s'])}"
         if self.saving is not None:
             gain = "saves" if self.saving >= 0 else "costs"
             text += f"; {gain} about {abs(self.saving):.0f} s until the end"

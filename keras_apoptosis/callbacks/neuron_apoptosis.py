@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
@@ -19,7 +18,7 @@ from keras_apoptosis.criteria.proposal import Proposal
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.report import Report
 from keras_apoptosis.schedules import Constant, Logarithmic
-from keras_apoptosis.statistics import batches
+from keras_apoptosis.statistics.streaming import sample_of
 from keras_apoptosis.surgery import Removal, shrink
 from keras_apoptosis.surgery.plan import parameters_after
 
@@ -257,12 +256,7 @@ class NeuronApoptosis(ScheduledSurgery):
 
 def _lasting(data: Any, samples: int) -> Any:
     """What every event can read again: of an iterator, its samples."""
-    if not isinstance(data, Iterator):
-        return data
-    parts = list(batches(data, limit=samples))
-    return keras.tree.map_structure(
-        lambda *arrays: np.concatenate(arrays), *parts
-    )
+    return sample_of(data, samples) if isinstance(data, Iterator) else data
 
 
 def _removal(analysis: Analysis, proposals: dict[int, Proposal]) -> Removal:

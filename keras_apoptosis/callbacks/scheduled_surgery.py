@@ -9,12 +9,13 @@ from typing import Any
 
 import keras
 
-from keras_apoptosis.accounting import flops
+from keras_apoptosis.accounting import flops, parameters
 from keras_apoptosis.callbacks.agenda import Agenda
 from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.progress import TrainingProgress
 from keras_apoptosis.callbacks.step_clock import StepClock
 from keras_apoptosis.graph import UnitGroup, analyse
+from keras_apoptosis.masking import masked_count
 from keras_apoptosis.report import Report
 
 
@@ -139,7 +140,7 @@ class ScheduledSurgery(keras.callbacks.Callback):
         self._progress.end_epoch()
         self._fire_if_due()
         if logs is not None:
-            logs["parameters"] = self.model.count_params()
+            logs["parameters"] = parameters(self.model)
             for group in self.groups():
                 logs[f"units/{group.name}"] = group.size
             logs.update(self._logged)
@@ -165,7 +166,8 @@ class ScheduledSurgery(keras.callbacks.Callback):
 
     def _fire(self, event: int) -> None:
         before = {group.name: group.size for group in self.groups()}
-        parameters = self.model.count_params()
+        size = parameters(self.model)
+        masked = masked_count(self.model)
         work = self._work()
         progress = self._progress.fraction
         degree = float(self.degree_at(event, len(self._agenda.times), progress))
@@ -185,7 +187,7 @@ class ScheduledSurgery(keras.callbacks.Callback):
             progress=progress,
             degree=degree,
             units={name: (size, after[name]) for name, size in before.items()},
-            parameters=(parameters, self.model.count_params()),
+            parameters=(size, parameters(self.model)),
             seconds=seconds,
             residuals={
                 change.name: change.residual
@@ -195,6 +197,7 @@ class ScheduledSurgery(keras.callbacks.Callback):
             skipped=reason,
             saving=saving,
             notes=report.notes if report else (),
+            masked=(masked, masked_count(self.model)),
         )
         self.history.append(found)
         name = _snake(type(self).__name__)

@@ -13,7 +13,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import keras_state
 from keras_apoptosis.callbacks.agenda import Agenda
 from keras_apoptosis.callbacks.progress import TrainingProgress
 from keras_apoptosis.callbacks.unit_watch import UnitWatch
@@ -23,7 +22,7 @@ from keras_apoptosis.criteria.rectified import Rectified, rectified_layers
 from keras_apoptosis.criteria.stripping import strip_weights
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.layers.weight_mask import WeightMask
-from keras_apoptosis.masking import mask_of, mask_weights
+from keras_apoptosis.masking import check_maskable, mask_of, mask_weights
 from keras_apoptosis.schedules import Constant, EventSchedule, EveryEpoch
 
 
@@ -312,19 +311,7 @@ class SynapticStripping(keras.callbacks.Callback):
                     f"nothing. Received: {type(each.layer).__name__} "
                     f"'{each.path}'"
                 )
-            if each.layer.quantization_mode is not None:
-                raise ValueError(
-                    "The weights of quantized layers cannot be masked. "
-                    f"Received: layer '{each.path}' with "
-                    f"dtype_policy={each.layer.dtype_policy.name}"
-                )
-        over = keras_state.distribution_of(self.model)
-        if over is not None:
-            raise ValueError(
-                "Stripping a model that is distributed over devices is not "
-                f"supported yet. Received: model '{self.model.name}' under "
-                f"{over}"
-            )
+        check_maskable(self.model, {each.path: each.layer for each in layers})
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:

@@ -7,7 +7,6 @@ its own.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_apoptosis.autodiff import no_gradients
 from keras_apoptosis.graph.activations import without_activation
 
 
@@ -154,7 +154,7 @@ class Graph:
             ValueError: If the model is a subclassed one.
         """
         # Layers that count their calls must not count this one.
-        with keras.StatelessScope(), _no_gradients():
+        with keras.StatelessScope(), no_gradients():
             return self.compute(inputs, wanted)
 
     def compute(
@@ -377,14 +377,3 @@ def _ordered_nodes(function) -> Iterator[Any]:
                 id(tensor) in given for tensor in node.outputs
             ):
                 yield node
-
-
-@contextlib.contextmanager
-def _no_gradients() -> Iterator[None]:
-    if keras.backend.backend() == "torch":
-        import torch
-
-        with torch.no_grad():
-            yield
-    else:  # TensorFlow and JAX record nothing outside a tape or transform.
-        yield

@@ -41,6 +41,7 @@ class ReplacedUnits:
 
     Attributes:
         groups: Names of the groups that it can replace.
+        points: Where it looks at their units.
         blind: For each other group, by name, why it cannot.
     """
 
@@ -59,7 +60,7 @@ class ReplacedUnits:
         self.at = at
         self.groups: list[str] = []
         self.blind: dict[str, str] = {}
-        self._points: list[Point] = []
+        self.points: list[Point] = []
         self._sites: dict[Place, list[_Site]] = {}
         chosen = None if groups is None else set(groups)
         for number, group in enumerate(analysis.groups):
@@ -81,7 +82,7 @@ class ReplacedUnits:
         """
         found = collect(
             self.analysis,
-            self._points,
+            self.points,
             data,
             gram=False,
             batch_size=batch_size,
@@ -144,10 +145,11 @@ class ReplacedUnits:
             )[None]
             for name in self.groups
         }
-        found = [
-            ops.convert_to_numpy(self._run(parts, None, constants, *rest))
-            for rest, _ in self._batches(data, batch_size)
-        ]
+        with autodiff.no_gradients():
+            found = [
+                ops.convert_to_numpy(self._run(parts, None, constants, *rest))
+                for rest, _ in self._batches(data, batch_size)
+            ]
         return np.concatenate(found)
 
     def constants_after(
@@ -170,7 +172,7 @@ class ReplacedUnits:
         edits = self._edits(ones, None, self._arrays(constants))
         first = next(batches(data, batch_size))
         wanted = set().union(*(point.tensors for point in points))
-        with keras.StatelessScope():
+        with keras.StatelessScope(), autodiff.no_gradients():
             tensors = self.analysis.graph.compute(first, wanted, edits)
             found: dict[str, dict[str, np.ndarray]] = {}
             for point in points:
@@ -190,8 +192,8 @@ class ReplacedUnits:
             return
         self.groups.append(group.name)
         for point, place, site in sites:
-            if point not in self._points:
-                self._points.append(point)
+            if point not in self.points:
+                self.points.append(point)
             self._sites.setdefault(place, []).append(site)
 
     def _sites_of(self, number: int) -> Iterator[tuple[Point, Place, _Site]]:

@@ -82,6 +82,31 @@ def labelled_batches(
         yield (*item, None)[:3]
 
 
+def sample_of(data: Any, limit: int) -> Any:
+    """The first samples of data, in memory, to be read again and again.
+
+    Args:
+        data: Labelled or not; see `batches`.
+        limit: How many samples to take at most.
+
+    Returns:
+        Arrays in the structure of `data`: `x`, `(x, y)` or `(x, y,
+        sample_weight)`.
+    """
+
+    def whole(item: Any) -> Any:
+        return item if isinstance(item, tuple) else (item,)
+
+    parts = [
+        keras.tree.map_structure(keras.ops.convert_to_numpy, batch)
+        for batch in _stream(data, limit, limit, whole)
+    ]
+    sample = keras.tree.map_structure(
+        lambda *arrays: np.concatenate(arrays), *parts
+    )
+    return sample if len(sample) > 1 else sample[0]
+
+
 def _stream(
     data: Any,
     batch_size: int,

@@ -75,7 +75,9 @@ class WeightDerivatives:
         """
         total, count = 0.0, 0
         for rest, size in self._batches(data, batch_size):
-            total += float(self._loss(weights or self._values(), *rest))
+            with autodiff.no_gradients():
+                value = self._loss(weights or self._values(), *rest)
+            total += float(ops.convert_to_numpy(value))
             count += size
         total, count = workers.summed(np.array([total, count], float), "loss")
         return float(total / count)

@@ -1,0 +1,66 @@
+"""Which entries go, from their scores and a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+
+def share_of(size: int, share: float) -> int:
+    """A share of a number, rounded down.
+
+    Example:
+
+    >>> share_of(64, 0.6), share_of(5, 0.6)
+    (38, 3)
+    """
+    return int(np.floor(size * share + 1e-9))
+
+
+def lowest(
+    scores: Mapping[str, np.ndarray],
+    count: int | Mapping[str, int],
+    keep: int = 0,
+) -> dict[str, np.ndarray]:
+    """The entries with the lowest scores, over all groups or in each.
+
+    Args:
+        scores: For each group, by name, shape `(entries,)`.
+        count: How many go altogether, wherever they are, or for each group
+            how many go there.
+        keep: How many entries of each group stay in any case: those with
+            the highest scores. Where that leaves too few, fewer go.
+
+    Returns:
+        For each group the indices that go, ascending. Of equal scores the
+        first goes first.
+
+    Raises:
+        ValueError: If a score is not a number.
+
+    Example:
+
+    >>> scores = {"a": np.array([3.0, 1.0]), "b": np.array([2.0, 5.0, 0.0])}
+    >>> {k: v.tolist() for k, v in lowest(scores, 3).items()}
+    {'a': [1], 'b': [0, 2]}
+    >>> {k: v.tolist() for k, v in lowest(scores, {"a": 1, "b": 1}).items()}
+    {'a': [1], 'b': [2]}
+    """
+    for name, each in scores.items():
+        wrong = np.flatnonzero(np.isnan(each))
+        if wrong.size:
+            raise ValueError(
+                f"Expected scores that are numbers. Received: NaN for "
+                f"{wrong.size} of {each.size} entries of '{name}'"
+            )
+    order = {
+        name: np.argsort(each, kind="stable")[: max(each.size - keep, 0)]
+        for name, each in scores.items()
+    }
+    if not isinstance(count, Mapping):
+        names = np.repeat(list(order), [each.size for each in order.values()])
+        free = [scores[name][order[name]] for name in order]
+        chosen = np.argsort(np.concatenate([*free, []]), kind="stable")[:count]
+        count = {name: int((names[chosen] == name).sum()) for name in order}
+    return {name: np.sort(order[name][: count[name]]) for name in order}

@@ -1,0 +1,52 @@
+"""Scores by chance: what every criterion has to be better than."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_apoptosis.graph import analyse
+
+
+def random(
+    model: keras.Model,
+    data: Any = None,
+    *,
+    structure: str = "weights",
+    seed: int = 0,
+) -> Any:
+    """Scores from 0 to 1, the same for the same seed and sizes.
+
+    Args:
+        model: A built model.
+        data: Not used.
+        structure: `"weights"` or `"units"`: what is scored.
+        seed: Integer.
+
+    Returns:
+        For `"weights"` a list with an array for each of
+        `model.trainable_variables`; for `"units"` a dictionary with one for
+        each group that may leave, by name.
+
+    Raises:
+        ValueError: If `structure` is neither.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> [scores.shape for scores in ka.criteria.random(model)]
+    [(4, 2), (2,)]
+    """
+    rng = np.random.default_rng(seed)
+    if structure == "weights":
+        shapes = [each.shape for each in model.trainable_variables]
+        return [rng.uniform(size=shape) for shape in shapes]
+    if structure != "units":
+        raise ValueError(
+            "Expected `structure` to be 'weights' or 'units'. "
+            f"Received: {structure=}"
+        )
+    groups = [each for each in analyse(model).groups if each.removable]
+    return {each.name: rng.uniform(size=each.size) for each in groups}

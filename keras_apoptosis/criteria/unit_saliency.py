@@ -1,0 +1,279 @@
+"""How much the loss would change if a unit were replaced by its mean.
+
+After Evci, "Detecting dead weights and units in neural networks", 2018,
+chapters 3 and 4. Each function scores the units of every group that may
+leave; the lower the score, the more expendable the unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apoptosis.criteria.unit_weights import incoming_kernels, per_unit
+from keras_apoptosis.criteria.weight_saliency import check_labelled
+from keras_apoptosis.graph import analyse
+from keras_apoptosis.statistics.probe import post_points
+from keras_apoptosis.statistics.replaced_units import ReplacedUnits, UnitScores
+from keras_apoptosis.surgery import Replacement
+
+
+def mean_replacement_penalty(
+    model: keras.Model,
+    data: Any,
+    *,
+    at: str = "post",
+    groups: Iterable[str] | None = None,
+    loss: Any = None,
+    batch_size: int = 512,
+) -> UnitScores:
+    """What replacing a unit by its mean does to the loss (definition 3.1.1).
+
+    The absolute change of each sample's loss, summed over the samples. It
+    takes one pass over the data for each unit; `mean_replacement_saliency`
+    estimates it in one for all.
+
+    Args:
+        model: A compiled model, Sequential or Functional.
+        data: A labelled sample: `(x, y)`, or batches of that; a generator can
+            be read once only and will not do.
+        at: `"post"` to replace what the next layers read, after the
+            activation; `"pre"` to replace what comes before it, as the thesis
+            does.
+        groups: Names of the groups to score; all by default.
+        loss: Instead of the model's loss: one of Keras, or a function of
+            labels and predictions that returns a number for each sample.
+        batch_size: How many samples of an array to run at once.
+
+    Returns:
+        For each group, by name, shape `(units,)`. Groups that may not leave,
+        or whose units are out of sight inside a layer, are absent.
+
+    Raises:
+        ValueError: If there is no loss, or the data has no labels.
+
+    Example: unit 1 is constant, so nothing is lost by its mean.
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((1,)),
+    ...     keras.layers.Dense(2, name="hidden"),
+    ...     keras.layers.Dense(1, kernel_initializer="ones"),
+    ... ])
+    >>> _ = model.layers[0].kernel.assign([[1.0, 0.0]])
+    >>> model.compile(loss="mae")
+    >>> sample = np.array([[1.0], [3.0]]), np.zeros((2, 1))
+    >>> ka.criteria.mean_replacement_penalty(model, sample)["hidden"].tolist()
+    [2.0, 0.0]
+    """
+    units = _replaced("mean_replacement_penalty", model, data, at, groups, loss)
+    means = units.means(data, batch_size)
+    return penalties(units, data, means, batch_size)
+
+
+def mean_replacement_saliency(
+    model: keras.Model,
+    data: Any,
+    *,
+    at: str = "post",
+    groups: Iterable[str] | None = None,
+    loss: Any = None,
+    batch_size: int = 512,
+) -> UnitScores:
+    """The same to first order, for all units at once (definition 3.1.2).
+
+    `|(mean − h)ᵀ ∂L/∂h|` of each sample, summed over the samples. The
+    absolute value needs the mean before the first sample counts, so it takes
+    one forward pass for the means, and one forward and backward.
+
+    Args:
+        model: See `mean_replacement_penalty`.
+        data: See `mean_replacement_penalty`.
+        at: See `mean_replacement_penalty`.
+        groups: See `mean_replacement_penalty`.
+        loss: See `mean_replacement_penalty`.
+        batch_size: See `mean_replacement_penalty`.
+
+    Returns:
+        For each group, by name, shape `(units,)`; see
+        `mean_replacement_penalty`.
+
+    Raises:
+        ValueError: If there is no loss, or the data has no labels.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((1,)),
+    ...     keras.layers.Dense(2, name="hidden"),
+    ...     keras.layers.Dense(1, kernel_initializer="ones"),
+    ... ])
+    >>> _ = model.layers[0].kernel.assign([[1.0, 0.0]])
+    >>> model.compile(loss="mae")
+    >>> sample = np.array([[1.0], [3.0]]), np.zeros((2, 1))
+    >>> ka.criteria.mean_replacement_saliency(model, sample)["hidden"].tolist()
+    [2.0, 0.0]
+    """
+    units = _replaced(
+        "mean_replacement_saliency", model, data, at, groups, loss
+    )
+    means = units.means(data, batch_size)
+    total = dict.fromkeys(units.groups, 0.0)
+    for slopes, _ in units.slopes(data, means, batch_size):
+        for name, slope in slopes.items():
+            total[name] = total[name] + abs(slope).sum(0, dtype="float64")
+    return total
+
+
+def l1_norm(model: keras.Model, data: Any = None) -> UnitScores:
+    """The sum of the absolute incoming weights of each unit (table 4.1).
+
+    Args:
+        model: A built model, Sequential or Functional.
+        data: Not used.
+
+    Returns:
+        For each group that may leave, by name, shape `(units,)`. Of units
+        that several layers make, the sums add up; biases do not count.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((2,)),
+    ...     keras.layers.Dense(2, name="hidden"),
+    ...     keras.layers.Dense(1),
+    ... ])
+    >>> _ = model.layers[0].kernel.assign([[3.0, 1.0], [-4.0, 0.0]])
+    >>> ka.criteria.l1_norm(model)["hidden"].tolist()
+    [7.0, 1.0]
+    """
+    return _norms(model, np.abs)
+
+
+def l2_norm(model: keras.Model, data: Any = None) -> UnitScores:
+    """The sum of the squared incoming weights of each unit (table 4.1).
+
+    Args:
+        model: See `l1_norm`.
+        data: Not used.
+
+    Returns:
+        For each group that may leave, by name, shape `(units,)`; see
+        `l1_norm`.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((2,)),
+    ...     keras.layers.Dense(2, name="hidden"),
+    ...     keras.layers.Dense(1),
+    ... ])
+    >>> _ = model.layers[0].kernel.assign([[3.0, 1.0], [-4.0, 0.0]])
+    >>> ka.criteria.l2_norm(model)["hidden"].tolist()
+    [25.0, 1.0]
+    """
+    return _norms(model, np.square)
+
+
+def penalties(
+    units: ReplacedUnits,
+    data: Any,
+    means: Mapping[str, Mapping[str, np.ndarray]],
+    batch_size: int = 512,
+) -> UnitScores:
+    """Mean replacement penalties, by what is compiled already."""
+    full = units.losses(data, means, {}, batch_size)
+    found = {}
+    for name in units.groups:
+        size = next(iter(means[name].values())).size
+        found[name] = np.array(
+            [
+                abs(
+                    units.losses(data, means, {name: each}, batch_size) - full
+                ).sum(dtype="float64")
+                for each in np.eye(size)
+            ]
+        )
+    return found
+
+
+def mean_replacements(
+    model: keras.Model,
+    data: Any,
+    removed: Mapping[str, np.ndarray],
+    *,
+    at: str = "post",
+    batch_size: int = 512,
+) -> dict[str, dict[str, Replacement]]:
+    """What replaces units by their means: bias propagation.
+
+    Equations 1.5 and 1.6: the mean activation, through the outgoing weights,
+    goes into the biases of the next layers.
+
+    Args:
+        model: A built model, Sequential or Functional.
+        data: The sample over which means are taken; labels are not needed.
+        removed: For groups, by name, the indices of the units that go.
+        at: `"post"` for the mean of what the next layers read; `"pre"` for
+            what they read where the unit is at its mean before its
+            activation.
+        batch_size: How many samples of an array to run at once.
+
+    Returns:
+        Replacements for a `ka.Removal` of these units.
+    """
+    analysis = analyse(model)
+    numbers = [
+        number
+        for number, group in enumerate(analysis.groups)
+        if group.name in removed
+    ]
+    points = [p for n in numbers for p in post_points(analysis, n)]
+    if not points:
+        return {}
+    # Nothing is differentiated here, so that any loss will do.
+    units = ReplacedUnits(analysis, at, _no_loss, removed)
+    constants = units.means(data, batch_size)
+    if at == "pre":
+        constants = units.constants_after(data, constants, points, batch_size)
+    found: dict[str, dict[str, Replacement]] = {}
+    for number in numbers:
+        group = analysis.groups[number]
+        found[group.name] = {
+            point.name: Replacement(
+                constant=constants[group.name][point.name][removed[group.name]]
+            )
+            for point in group.observations
+            if point.shifts and point.name in constants.get(group.name, {})
+        }
+    return found
+
+
+def _no_loss(labels: Any, predictions: Any) -> Any:
+    return ops.mean(predictions, axis=-1)
+
+
+def _replaced(name, model, data, at, groups, loss) -> ReplacedUnits:
+    check_labelled(name, data)
+    analysis = analyse(model)
+    wanted = [each.name for each in analysis.groups if each.removable]
+    if groups is not None:
+        for group in groups:
+            if group not in wanted:
+                raise ValueError(
+                    "Expected names of groups that may leave: "
+                    f"{', '.join(wanted) or '(none)'}. Received: '{group}'"
+                )
+        wanted = [each for each in wanted if each in set(groups)]
+    return ReplacedUnits(analysis, at, loss, wanted)
+
+
+def _norms(
+    model: keras.Model, measure: Callable[[np.ndarray], np.ndarray]
+) -> UnitScores:
+    analysis = analyse(model)
+    found = per_unit(analysis, incoming_kernels(analysis), measure)
+    return {g.name: found[g.name] for g in analysis.groups if g.removable}

@@ -1,0 +1,277 @@
+"""How much the loss would change if a weight were zero.
+
+After Evci, "Detecting dead weights and units in neural networks", 2018,
+chapter 2. Each function scores every trainable weight of a model; the lower
+the score, the more expendable the weight.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_apoptosis.keras_state import peek
+from keras_apoptosis.statistics import WeightDerivatives
+
+# One array for each of `model.trainable_variables`.
+WeightScores = list[np.ndarray]
+
+
+def magnitude(model: keras.Model, data: Any = None) -> WeightScores:
+    """The absolute value of each weight (table 2.1).
+
+    Args:
+        model: A built model.
+        data: Not used.
+
+    Returns:
+        For each of `model.trainable_variables` an array of its shape.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2)])
+    >>> _ = model.layers[0].kernel.assign([[3.0, -4.0]])
+    >>> ka.criteria.magnitude(model)[0].tolist()
+    [[3.0, 4.0]]
+    """
+    return [abs(each) for each in _weights(model)]
+
+
+def taylor(
+    model: keras.Model,
+    data: Any,
+    *,
+    absolute: bool = False,
+    perturbation: str = "weights",
+    loss: Any = None,
+    batch_size: int = 512,
+) -> WeightScores:
+    """The change of the loss to first order: `Δw_i ∇L_i` (table 2.1).
+
+    Args:
+        model: A compiled model.
+        data: A labelled sample: `(x, y)`, or batches of that.
+        absolute: Whether to score by the absolute value, so that weights
+            whose removal seems to lower the loss stay, too.
+        perturbation: `"weights"` for Δw = −w, the removal of each weight, or
+            `"signs"` for Δw = −sign(w), a step towards zero.
+        loss: Instead of the model's loss: one of Keras, or a function of
+            labels and predictions that returns a number for each sample.
+        batch_size: How many samples of an array to run at once.
+
+    Returns:
+        For each of `model.trainable_variables` an array of its shape.
+
+    Raises:
+        ValueError: If there is no loss, or the data has no labels.
+
+    Example: a loss of (3 x)² at x = 1 has a slope of 6 · 3 in Δw = −3.
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((1,)), keras.layers.Dense(1, use_bias=False)
+    ... ])
+    >>> _ = model.layers[0].kernel.assign([[3.0]])
+    >>> model.compile(loss="mse")
+    >>> sample = np.ones((1, 1)), np.zeros((1, 1))
+    >>> ka.criteria.taylor(model, sample)[0].tolist()
+    [[-18.0]]
+    """
+    steps = _steps(model, perturbation)
+    check_labelled("taylor", data)
+    gradients = WeightDerivatives(model, loss).gradients(data, batch_size)
+    scores = [s * g for s, g in zip(steps, gradients, strict=True)]
+    return _signed(scores, absolute)
+
+
+def taylor2(
+    model: keras.Model,
+    data: Any,
+    *,
+    hessian_weight: float = 1.0,
+    absolute: bool = False,
+    perturbation: str = "weights",
+    loss: Any = None,
+    batch_size: int = 512,
+) -> WeightScores:
+    """The change to second order, with the whole row of the Hessian.
+
+    `Δw_i (∇L_i + λ Σ_j H_ij Δw_j)`: equation 2.3. The sum is the i-th entry
+    of a Hessian-vector product, so that it takes only a few times as long as
+    a gradient. It counts what other weights that go as well do to this one.
+
+    Args:
+        model: See `taylor`.
+        data: See `taylor`.
+        hessian_weight: λ. The thesis takes 1 for removal; the Taylor series
+            itself has ½.
+        absolute: See `taylor`.
+        perturbation: See `taylor`.
+        loss: See `taylor`.
+        batch_size: See `taylor`.
+
+    Returns:
+        For each of `model.trainable_variables` an array of its shape.
+
+    Raises:
+        ValueError: If there is no loss, or the data has no labels.
+
+    Example: of (3 x)², by Taylor's own λ, the loss falls by all of its 9.
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((1,)), keras.layers.Dense(1, use_bias=False)
+    ... ])
+    >>> _ = model.layers[0].kernel.assign([[3.0]])
+    >>> model.compile(loss="mse")
+    >>> sample = np.ones((1, 1)), np.zeros((1, 1))
+    >>> ka.criteria.taylor2(model, sample, hessian_weight=0.5)[0].tolist()
+    [[-9.0]]
+    """
+    if not (math.isfinite(hessian_weight) and hessian_weight >= 0):
+        raise ValueError(
+            "Expected `hessian_weight` to be a finite number of at least 0. "
+            f"Received: {hessian_weight=}"
+        )
+    steps, gradients, rows = _second_order(
+        "taylor2", model, data, perturbation, loss, batch_size
+    )
+    scores = [
+        s * (g + hessian_weight * r)
+        for s, g, r in zip(steps, gradients, rows, strict=True)
+    ]
+    return _signed(scores, absolute)
+
+
+def hessian(
+    model: keras.Model,
+    data: Any,
+    *,
+    absolute: bool = False,
+    perturbation: str = "weights",
+    loss: Any = None,
+    batch_size: int = 512,
+) -> WeightScores:
+    """The second-order term alone: `Δw_i Σ_j H_ij Δw_j` (table 2.1).
+
+    Args:
+        model: See `taylor`.
+        data: See `taylor`.
+        absolute: See `taylor`.
+        perturbation: See `taylor`.
+        loss: See `taylor`.
+        batch_size: See `taylor`.
+
+    Returns:
+        For each of `model.trainable_variables` an array of its shape.
+
+    Raises:
+        ValueError: If there is no loss, or the data has no labels.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((1,)), keras.layers.Dense(1, use_bias=False)
+    ... ])
+    >>> _ = model.layers[0].kernel.assign([[3.0]])
+    >>> model.compile(loss="mse")
+    >>> sample = np.ones((1, 1)), np.zeros((1, 1))
+    >>> ka.criteria.hessian(model, sample)[0].tolist()
+    [[18.0]]
+    """
+    steps, _, rows = _second_order(
+        "hessian", model, data, perturbation, loss, batch_size
+    )
+    scores = [s * r for s, r in zip(steps, rows, strict=True)]
+    return _signed(scores, absolute)
+
+
+def loss_change(
+    model: keras.Model,
+    data: Any,
+    *,
+    loss: Any = None,
+    batch_size: int = 512,
+) -> WeightScores:
+    """The change of the loss as it is: each weight is set to zero in turn.
+
+    It takes one pass over the data for each weight that is not zero: for
+    small models, as the measure by which others are judged (section 2.1).
+
+    Args:
+        model: See `taylor`.
+        data: See `taylor`; read once for each weight.
+        loss: See `taylor`.
+        batch_size: See `taylor`.
+
+    Returns:
+        For each of `model.trainable_variables` an array of its shape.
+
+    Raises:
+        ValueError: If there is no loss, or the data has no labels.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((1,)), keras.layers.Dense(1, use_bias=False)
+    ... ])
+    >>> _ = model.layers[0].kernel.assign([[3.0]])
+    >>> model.compile(loss="mse")
+    >>> sample = np.ones((1, 1)), np.zeros((1, 1))
+    >>> ka.criteria.loss_change(model, sample)[0].tolist()
+    [[-9.0]]
+    """
+    check_labelled("loss_change", data)
+    derivatives = WeightDerivatives(model, loss)
+    weights = [each.astype("float32") for each in _weights(model)]
+    full = derivatives.loss(data, batch_size=batch_size)
+    scores = []
+    for number, weight in enumerate(weights):
+        scores.append(np.zeros(weight.shape))
+        for index in zip(*np.nonzero(weight), strict=True):
+            without = weight.copy()
+            without[index] = 0
+            changed = [*weights[:number], without, *weights[number + 1 :]]
+            scores[-1][index] = (
+                derivatives.loss(data, changed, batch_size) - full
+            )
+    return scores
+
+
+def _weights(model: keras.Model) -> WeightScores:
+    return [peek(each).astype("float64") for each in model.trainable_variables]
+
+
+def _steps(model: keras.Model, perturbation: str) -> WeightScores:
+    """Δw: how each weight changes when it goes."""
+    if perturbation not in ("weights", "signs"):
+        raise ValueError(
+            "Expected `perturbation` to be 'weights' or 'signs'. "
+            f"Received: {perturbation=}"
+        )
+    weights = _weights(model)
+    if perturbation == "weights":
+        return [-each for each in weights]
+    return [-np.sign(each) for each in weights]
+
+
+def _second_order(name, model, data, perturbation, loss, batch_size):
+    steps = _steps(model, perturbation)
+    check_labelled(name, data)
+    derivatives = WeightDerivatives(model, loss)
+    gradients, rows = derivatives.hessian_products(data, steps, batch_size)
+    return steps, gradients, rows
+
+
+def _signed(scores: WeightScores, absolute: bool) -> WeightScores:
+    return [abs(each) for each in scores] if absolute else scores
+
+
+def check_labelled(name: str, data: Any) -> None:
+    """Raises a `ValueError` where a criterion gets no data."""
+    if data is None:
+        raise ValueError(
+            f"Criterion '{name}' judges by the loss on a sample. Give "
+            "`data=(x, y)`, 1,000 samples say. Received: data=None"
+        )

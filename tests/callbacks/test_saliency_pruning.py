@@ -1,0 +1,202 @@
+"""Saliency pruning in `fit`: what goes, when, and what stays zero."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_apoptosis as ka
+from keras_apoptosis.callbacks import SaliencyPruning
+from keras_apoptosis.criteria import named
+
+schedules = ka.schedules
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(64, 6)).astype("float32")
+Y = RNG.integers(0, 3, size=64)
+TWICE = schedules.AtEpochs({1: 0.25, 2: 0.5})
+
+
+def network(prunable=False):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, activation="relu", name="one"),
+            layers.Dense(5, activation="tanh", name="two"),
+            layers.Dense(3, name="out"),
+        ]
+    )
+    if prunable:
+        model = ka.make_prunable(model)
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def fit(model, *callbacks, epochs=3):
+    return model.fit(
+        X, Y, epochs=epochs, batch_size=16, verbose=0, callbacks=[*callbacks]
+    ).history
+
+
+def kernels(model):
+    return [
+        ops.convert_to_numpy(layer.trainable_weights[0])
+        for layer in model.layers
+    ]
+
+
+@pytest.mark.parametrize("criterion", named.UNITS)
+def test_units_leave_by_every_criterion(criterion):
+    model = network()
+    pruning = SaliencyPruning(criterion, schedule=TWICE, data=(X, Y))
+    history = fit(model, pruning)
+    # Shares of what there was at first, rounded down: 8 → 6 → 4, 5 → 4 → 3.
+    assert history["units/one"] == [6, 4, 4]
+    assert history["units/two"] == [4, 3, 3]
+    assert [event.degree for event in pruning.history] == [0.25, 0.5]
+    assert np.isfinite(model.evaluate(X, Y, verbose=0))
+
+
+@pytest.mark.parametrize(
+    ("criterion", "budget"),
+    [*((name, "local") for name in named.WEIGHTS), ("magnitude", "global")],
+)
+def test_weights_go_by_every_criterion(criterion, budget):
+    model = network(prunable=True)
+    pruning = SaliencyPruning(
+        criterion,
+        structure="weights",
+        schedule=TWICE,
+        data=(X[:16], Y[:16]),
+        budget=budget,
+    )
+    history = fit(model, pruning)
+    sizes = [kernel.size for kernel in kernels(model)]  # 48, 40, 15.
+    if budget == "local":
+        expected = [12 + 10 + 3, 24 + 20 + 7]
+    else:
+        expected = [sum(sizes) // 4, sum(sizes) // 2]
+    assert history["masked_weights"] == [*expected, expected[-1]]
+    assert history["parameters"] == [119] * 3  # Masks are none.
+    zeros = sum(int((kernel == 0).sum()) for kernel in kernels(model))
+    assert zeros == expected[-1]
+
+
+def test_the_lowest_scores_go():
+    model = network()
+    scores = {"one": np.arange(8.0)[::-1], "two": np.array([3.0, 9, 1, 2, 8])}
+    before = model.get_layer("one").get_weights()[1]
+    pruning = SaliencyPruning(
+        lambda model, data: scores,
+        schedule=schedules.AtEpochs({1: 0.5}),
+        replacement="zero",
+        data=X,
+    )
+    model.optimizer.learning_rate = 0.0
+    fit(model, pruning, epochs=1)
+    kept = model.get_layer("one").get_weights()[1]
+    np.testing.assert_array_equal(kept, before[:4])
+    assert model.get_layer("two").units == 3
+
+
+def test_a_global_budget_takes_them_where_they_are_lowest():
+    model = network()
+    scores = {"one": np.ones(8), "two": np.full(5, 9.0)}
+    pruning = SaliencyPruning(
+        lambda model, data: {
+            name: each[: model.get_layer(name).units]
+            for name, each in scores.items()
+        },
+        schedule=schedules.AtEpochs({1: 0.3, 2: 0.6}),
+        budget="global",
+        data=X,
+        min_units=2,
+    )
+    history = fit(model, pruning)
+    # 3 of 13, then 7 of 13; two of 'one' stay in any case.
+    assert history["units/one"] == [5, 2, 2]
+    assert history["units/two"] == [5, 4, 4]
+
+
+def test_removal_by_means_is_exact_for_constant_units():
+    model = network()
+    one = model.get_layer("one")
+    kernel = np.array(one.get_weights()[0])
+    kernel[:, :4] = 0
+    one.kernel.assign(kernel)
+    one.bias.assign(np.arange(8.0) / 8)
+    model.optimizer.learning_rate = 0.0
+    before = model.predict(X, verbose=0)
+    pruning = SaliencyPruning(
+        schedule=schedules.AtEpochs({1: 0.5}), data=(X, Y), layers=["one"]
+    )
+    fit(model, pruning, epochs=1)
+    assert one.units == 4
+    np.testing.assert_allclose(model.predict(X, verbose=0), before, atol=1e-5)
+
+
+def test_masks_persist_and_training_goes_on():
+    model = network(prunable=True)
+    pruning = SaliencyPruning(
+        "magnitude",
+        structure="weights",
+        schedule=schedules.OneShot(0.9, at=0.3),
+        exclude=["out"],
+    )
+    fit(model, pruning)
+    masked = [kernel == 0 for kernel in kernels(model)]
+    assert [int(each.sum()) for each in masked] == [43, 36, 0]
+    fit(model)  # Without the callback.
+    for kernel, mask in zip(kernels(model), masked, strict=True):
+        np.testing.assert_array_equal(kernel == 0, mask)
+
+
+def test_a_polynomial_schedule():
+    model = network()
+    schedule = schedules.Polynomial(0.75, end=1.0, count=3, power=1)
+    history = fit(model, SaliencyPruning("l2_norm", schedule=schedule, data=X))
+    assert history["units/one"] == [6, 4, 2]
+
+
+def test_events_in_the_middle_of_an_epoch():
+    model = network(prunable=True)
+    pruning = SaliencyPruning(
+        "taylor2",
+        structure="weights",
+        data=(X, Y),
+        schedule=schedules.OneShot(0.5, at=0.4),
+    )
+    fit(model, pruning, epochs=1)
+    (event,) = pruning.history
+    assert (event.step, event.masked) == (2, (0, 51))
+    assert "0 → 51 weights masked" in str(event)
+    assert sum(int((kernel == 0).sum()) for kernel in kernels(model)) == 51
+
+
+def test_nothing_is_left_to_do():
+    model = network()
+    schedule = schedules.AtEpochs({1: 0.5, 2: 0.4})
+    pruning = SaliencyPruning("l1_norm", schedule=schedule, data=X)
+    fit(model, pruning)
+    assert pruning.history[1].skipped == "40% of the units are gone already"
+
+
+def test_a_training_in_two_parts_is_one():
+    whole, parts = network(), network()
+    first = SaliencyPruning("l1_norm", schedule=TWICE, data=X)
+    fit(whole, first)
+    second = SaliencyPruning("l1_norm", schedule=TWICE, data=X, total_epochs=3)
+    fit(parts, second, epochs=1)
+    fit(parts, second, epochs=2)
+    assert parts.get_layer("one").units == whole.get_layer("one").units == 4
+
+
+def test_a_generator_is_read_once():
+    batches = ((X[i : i + 16], Y[i : i + 16]) for i in range(0, 64, 16))
+    model = network()
+    pruning = SaliencyPruning(schedule=TWICE, data=batches, samples=40)
+    fit(model, pruning)
+    assert model.get_layer("one").units == 4
