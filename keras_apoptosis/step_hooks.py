@@ -33,7 +33,8 @@ class StepHook:
         first: Whether the hook comes before all others, and outside of an
             optimizer that scales the loss: it then sees scaled gradients,
             and runs in steps that are skipped, too. What waits for other
-            workers must, or not all would come.
+            workers must, or not all would come. (JAX scales the loss
+            elsewhere, and does not call it then.)
     """
 
     first: bool = False

@@ -50,7 +50,22 @@ def stripping_under_muon():
     return model, keras.optimizers.Muon(0.02), method
 
 
+def saliency(structure):
+    model = build()
+    if structure == "weights":
+        model = ka.make_prunable(model)
+    method = ka.callbacks.SaliencyPruning(
+        "taylor" if structure == "weights" else "mean_replacement_saliency",
+        structure=structure,
+        data=(X, Y),
+        schedule=ka.schedules.AtEpochs({2: 0.2, 4: 0.4, 6: 0.5}),
+    )
+    return model, keras.optimizers.Adam(0.02), method
+
+
 METHODS = {
+    "saliency of units": lambda: saliency("units"),
+    "saliency of weights": lambda: saliency("weights"),
     "apoptosis": apoptosis,
     "stripping": stripping,
     "stripping under Muon": stripping_under_muon,

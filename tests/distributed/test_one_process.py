@@ -133,6 +133,8 @@ class Noting(step_hooks.StepHook):
 @pytest.mark.parametrize("scaled", [False, True])
 def test_a_hook_that_is_first_comes_before_all(scaled):
     """Also before one that scales the loss looks whether to skip the step."""
+    if scaled and keras.backend.backend() == "jax":
+        pytest.skip("JAX applies what an optimizer that scales wraps directly")
     calls = []
     optimizer = keras.optimizers.SGD(0.1)
     placed = Noting(calls, "placed", first=True)
