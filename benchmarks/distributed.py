@@ -6,6 +6,7 @@ Needs Horovod: `make horovod`. Each round starts every kind once.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -183,6 +184,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def main() -> None:
+    if importlib.util.find_spec("horovod") is None:
+        print("Left out: Horovod is not installed; `make horovod` builds it")
+        return
     from _measure import machine
 
     from keras_apoptosis.report import table

@@ -17,7 +17,14 @@ from tests.distributed.launching import (
     needs_launcher,
 )
 
-SAME_AS_ONE = ["plain", "merging", "passes", "scaled", "stripping"]
+SAME_AS_ONE = [
+    "plain",
+    "merging",
+    "passes",
+    "scaled",
+    "saliency",
+    "stripping",
+]
 OTHERS = ["normalized", "compressed"]
 
 

@@ -107,6 +107,16 @@ def scaled():
     return build(), optimizer, {}, [reconstruction()]
 
 
+def saliency():
+    method = ka.callbacks.SaliencyPruning(
+        "mean_replacement_saliency",
+        data=ka.distributed.shard((x, y)),
+        schedule=ka.schedules.AtEpochs({2: 0.2, 4: 0.4, 6: 0.5}),
+        verbose=False,
+    )
+    return build(), keras.optimizers.Adam(0.01), {}, [method]
+
+
 def stripping():
     model = build()
     model.get_layer("one").bias.assign(np.repeat([-9.0, 0.0], 32))
