@@ -9,7 +9,6 @@ import keras_apoptosis as ka
 from keras_apoptosis.callbacks.agenda import Agenda
 from keras_apoptosis.callbacks.plain_data import from_json, to_json
 from keras_apoptosis.callbacks.progress import TrainingProgress
-from keras_apoptosis.graph.reading import seeds_of
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 8)).astype("float32")
@@ -188,17 +187,6 @@ def test_every_so_many_epochs_and_the_last(tmp_path):
     callback = Noting(tmp_path / "run.keras", every=2)
     model.fit(X, Y, epochs=5, verbose=0, callbacks=[callback])
     assert saved == [2, 4, 5]
-
-
-def test_seeds_of_layers_are_found():
-    # PyTorch draws from a layer's own seed only where one is given.
-    model = keras.Sequential(
-        [keras.Input((8,)), keras.layers.Dropout(0.5, seed=1)]
-    )
-    (seed,) = seeds_of(model)
-    before = ops.convert_to_numpy(seed.value)
-    model(X, training=True)
-    assert (ops.convert_to_numpy(seed.value) != before).any()
 
 
 def test_data_of_unknown_length(tmp_path):

@@ -4,7 +4,9 @@ Each start imports TensorFlow on every rank, so one start tells much; the
 scripts are in `scripts/`.
 """
 
+import os
 import re
+import time
 
 import keras
 import numpy as np
@@ -33,13 +35,30 @@ def _horovod():
     needs_horovod()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """Trainings on two ranks (Gloo), on three (MPI), and on one."""
+    """Trainings on one rank and on two; once, whoever of xdist is first."""
     needs_horovod()
-    folders = {n: tmp_path_factory.mktemp(f"ranks{n}") for n in (1, 2)}
-    launch("training.py", folders[1], *SAME_AS_ONE)
-    launch("training.py", folders[2], *SAME_AS_ONE, *OTHERS, ranks=2)
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folders = {n: base / f"trained-{n}" for n in (1, 2)}
+    done, failed = base / "trained-done", base / "trained-failed"
+    try:
+        folders[1].mkdir()
+    except FileExistsError:  # Somebody is at it.
+        while not done.exists():
+            assert not failed.exists(), "it failed on another worker"
+            time.sleep(0.5)
+        return folders
+    try:
+        folders[2].mkdir()
+        launch("training.py", folders[1], *SAME_AS_ONE)
+        launch("training.py", folders[2], *SAME_AS_ONE, *OTHERS, ranks=2)
+    except BaseException:
+        failed.touch()
+        raise
+    done.touch()
     return folders
 
 
