@@ -21,12 +21,13 @@ QUIET := TF_CPP_MIN_LOG_LEVEL=3
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format benchmark clean
+.PHONY: help demo test horovod lint format benchmark clean
 
 help:
 	@echo "make demo [DATASET=digits|mnist|cifar10|higgs]  train, shrink, compare"
 	@echo "make test [BACKENDS='tensorflow jax torch']     lint, and all tests"
 	@echo "make test-jax                                   the tests on one backend"
+	@echo "make horovod                                    build and install Horovod"
 	@echo "make lint, make format                          check or mend the style"
 	@echo "make benchmark                                  the measured ratios"
 	@echo "make clean                                      remove .venv and caches"
@@ -44,8 +45,15 @@ demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(QUIET) \
 		$(BIN)/python examples/mnist_apoptosis.py --dataset $(DATASET)
 
+# About three minutes on two cores; the wheel is kept in .venv/horovod.
+horovod: $(VENV)/test.stamp
+	@echo "== Horovod"
+	@KERAS_BACKEND=tensorflow $(QUIET) \
+		$(BIN)/python -m keras_apoptosis.distributed.install
+
 # One after the other, so that one that fails does not hide what the next says.
-test: $(VENV)/test.stamp
+# On CI nothing may be left out, so Horovod is built first.
+test: $(VENV)/test.stamp $(if $(CI),horovod)
 	@mkdir -p $(VENV)/log; failed=0; summary=; \
 	for job in lint $(BACKENDS:%=test-%); do \
 		log=$(VENV)/log/$$job.log; \
@@ -54,7 +62,11 @@ test: $(VENV)/test.stamp
 		last=$$(grep -E '^=+ .* in [0-9.]+s.* =+$$' $$log | tail -n 1); \
 		summary+=$$(printf '%-16s %s  %s' $$job $$result "$${last//=/}")$$'\n'; \
 	done; \
-	printf '\n== Summary\n%s' "$$summary"; exit $$failed
+	printf '\n== Summary\n%s' "$$summary"; \
+	$(BIN)/python -c 'import importlib.util as i; i.find_spec("horovod") or \
+		print("Left out: training on several workers, for Horovod is not", \
+			"installed. `make horovod` builds it.")'; \
+	exit $$failed
 
 test-%: $(VENV)/test.stamp
 	@echo "== Tests on $*"

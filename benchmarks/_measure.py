@@ -38,11 +38,15 @@ def show(title: str, rows: Sequence[Sequence[object]]) -> None:
     """Prints a table of ratios, and the machine."""
     print(f"\n{title}")
     print(table(("what", "seconds", "beside", "ratio", "aim"), rows))
-    print(
+    print(machine(), flush=True)
+
+
+def machine() -> str:
+    """What it was measured on."""
+    return (
         f"keras {keras.__version__} on {keras.backend.backend()}, "
         f"{os.cpu_count()} CPUs, {platform.machine()}, "
-        f"{platform.python_implementation()} {platform.python_version()}",
-        flush=True,
+        f"{platform.python_implementation()} {platform.python_version()}"
     )
 
 

@@ -210,6 +210,14 @@ def weights_of(optimizer: keras.Optimizer) -> list[keras.Variable]:
     return list(optimizer._trainable_variables)
 
 
+def steps_of(optimizer: keras.Optimizer) -> keras.Variable:
+    """How often an optimizer was applied.
+
+    Where it accumulates gradients, its `iterations` count updates instead.
+    """
+    return optimizer._iterations
+
+
 def innermost(optimizer: keras.Optimizer) -> keras.Optimizer:
     """The optimizer that updates weights: the one that another wraps."""
     *_, last = _with_inner(optimizer)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import keras_state, step_hooks
+from keras_apoptosis import keras_state, step_hooks, workers
 from keras_apoptosis.graph.reading import layers_inside, models_of
 from keras_apoptosis.layers.weight_mask import WeightMask
 from keras_apoptosis.optimizer_slots import clear_slots
@@ -93,8 +93,19 @@ def mask_weights(
 
     Args:
         model: The model; compiled, if it is to be trained.
-        masks: For layers of it, boolean arrays of their kernels' shapes.
+        masks: For layers of it, boolean arrays of their kernels' shapes. The
+            same on all workers.
+
+    Raises:
+        RuntimeError: On all workers, if their masks differ. Nothing is
+            changed then.
     """
+    workers.agree(
+        workers.digest_of(masks.values()),
+        "the masks of weights",
+        "Each rank must decide by the same weights, seeds and statistics that "
+        "are summed over ranks.",
+    )
     keras_state.fetch(model)
     first = any(layer.kernel_mask is None for layer in masks)
     for layer, mask in masks.items():

@@ -30,8 +30,14 @@ class StepHook:
         optimizer: The optimizer whose update it surrounds. Of one that scales
             the loss it is the inner one: gradients are as they are meant,
             and steps that are skipped are skipped here too.
+        first: Whether the hook comes before all others, and outside of an
+            optimizer that scales the loss: it then sees scaled gradients,
+            and runs in steps that are skipped, too. What waits for other
+            workers must, or not all would come. (JAX scales the loss
+            elsewhere, and does not call it then.)
     """
 
+    first: bool = False
     optimizer: keras.Optimizer
     _outer: keras.Optimizer
 
@@ -84,7 +90,8 @@ def attach(model: keras.Model, hook: StepHook) -> Callable[[], None]:
 
     It may be called before `fit` or from a callback, also in the middle of an
     epoch; the step is traced anew. Of several hooks those that were attached
-    last come first in `before` and last in `after`.
+    last come first in `before` and last in `after`; one that is `first`
+    comes before all.
 
     Args:
         model: A compiled model.
@@ -96,15 +103,7 @@ def attach(model: keras.Model, hook: StepHook) -> Callable[[], None]:
     Raises:
         ValueError: If the model is not compiled.
     """
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
-        raise ValueError(
-            "Expected a model that is compiled with an optimizer. Received: "
-            f"model '{model.name}', not compiled"
-        )
-    if not optimizer.built:
-        optimizer.build(model.trainable_variables)
-    keras_state.fetch(model)
+    optimizer = _optimizer_of(model)
     _bind(optimizer, [*hooks_of(optimizer), hook])
     _renew(model)
 
@@ -118,10 +117,40 @@ def attach(model: keras.Model, hook: StepHook) -> Callable[[], None]:
     return detach
 
 
+def place(optimizer: keras.Optimizer, hook: StepHook) -> None:
+    """Gives a hook to an optimizer that no model was compiled with yet.
+
+    The hook is built once `settle` is called with the model.
+
+    Args:
+        optimizer: An optimizer, built or not.
+        hook: The hook.
+    """
+    _bind(optimizer, [*hooks_of(optimizer), hook])
+
+
+def settle(model: keras.Model) -> None:
+    """Builds the optimizer of a model, and hooks that were only placed.
+
+    Args:
+        model: A compiled model.
+
+    Raises:
+        ValueError: If the model is not compiled.
+    """
+    optimizer = _optimizer_of(model)
+    _bind(optimizer, hooks_of(optimizer))
+    _renew(model)
+
+
 def hooks_of(optimizer: keras.Optimizer) -> list[StepHook]:
     """The hooks of an optimizer, in the order they were attached."""
-    apply = keras_state.innermost(optimizer).__dict__.get("apply")
-    return list(apply.hooks) if isinstance(apply, _HookedApply) else []
+    found: list[StepHook] = []
+    for each in {id(o): o for o in _places(optimizer)}.values():
+        apply = each.__dict__.get("apply")
+        if isinstance(apply, _HookedApply):
+            found += apply.hooks
+    return found
 
 
 @contextlib.contextmanager
@@ -161,14 +190,39 @@ class _HookedApply:
 
 def _bind(optimizer: keras.Optimizer, hooks: list[StepHook]) -> None:
     keras_state.drop_unsaved_variables(optimizer)
-    inner = keras_state.innermost(optimizer)
-    inner.__dict__.pop("apply", None)
-    for hook in hooks:
-        hook.optimizer, hook._outer = inner, optimizer
-        hook.build(keras_state.weights_of(inner))
-    if hooks:
-        apply = _HookedApply(inner, hooks)
-        keras_state.set_attributes(inner, {"apply": apply})
+    inner, outer = _places(optimizer)
+    for each in (inner, outer):
+        each.__dict__.pop("apply", None)
+    # What comes last in the list of an optimizer comes first in `before`.
+    for hook in sorted(hooks, key=lambda each: each.first):
+        place = outer if hook.first else inner
+        hook.optimizer, hook._outer = place, optimizer
+        if outer.built:
+            hook.build(keras_state.weights_of(inner))
+        apply = place.__dict__.get("apply") or _HookedApply(place, [])
+        apply.hooks.append(hook)
+        keras_state.set_attributes(place, {"apply": apply})
+
+
+def _optimizer_of(model: keras.Model) -> keras.Optimizer:
+    """The model's optimizer, built, and with its values in the model."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        raise ValueError(
+            "Expected a model that is compiled with an optimizer. Received: "
+            f"model '{model.name}', not compiled"
+        )
+    if not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    keras_state.fetch(model)
+    return optimizer
+
+
+def _places(
+    optimizer: keras.Optimizer,
+) -> tuple[keras.Optimizer, keras.Optimizer]:
+    """Where hooks are: on the optimizer that updates, and on the outermost."""
+    return keras_state.innermost(optimizer), optimizer
 
 
 def _renew(model: keras.Model) -> None:

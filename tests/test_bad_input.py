@@ -3,6 +3,7 @@
 The table of docs/errors.md is this list; see `TABLE`.
 """
 
+import tempfile
 from pathlib import Path
 
 import keras
@@ -94,6 +95,25 @@ def quantized():
     return _compiled(model)
 
 
+def distributed(optimizer=None, **options):
+    optimizer = optimizer or keras.optimizers.SGD()
+    return ka.distributed.DistributedOptimizer(optimizer, **options)
+
+
+def restored(model):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plain.keras"
+        model.save(path)
+        ka.callbacks.Checkpoint(path).restore()
+
+
+def restored_with_others(model):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.keras"
+        fit(lambda: ka.callbacks.Checkpoint(path), model)
+        ka.callbacks.Checkpoint(path, [NEURONS(data=X)]).restore()
+
+
 # What was tried: (what is done with a model, part of the error's text).
 TABLE = {
     "unknown group": (
@@ -174,6 +194,71 @@ TABLE = {
     "no model": (
         lambda m: ka.rebuild("model", ONE),
         "Expected a `keras.Model`. Received: model=model",
+    ),
+    "not an optimizer": (
+        lambda m: ka.distributed.DistributedOptimizer("sgd"),
+        "Expected `optimizer` to be a Keras optimizer. Received: optimizer=sgd",
+    ),
+    "unknown compression": (
+        lambda m: distributed(compression="zip"),
+        "to be one of none, fp16. Received: compression=zip",
+    ),
+    "no backward pass": (
+        lambda m: distributed(backward_passes_per_step=0),
+        "of at least 1. Received: backward_passes_per_step=0",
+    ),
+    "passes of an optimizer that scales the loss": (
+        lambda m: distributed(
+            keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()),
+            backward_passes_per_step=2,
+        ),
+        "Received: 2 passes, LossScaleOptimizer with",
+    ),
+    "timeout of 0": (
+        lambda m: ka.distributed.init(timeout=0),
+        "a number of seconds above 0. Received: timeout=0",
+    ),
+    "warmup below 0": (
+        lambda m: ka.distributed.LearningRateScaling(warmup_epochs=-1),
+        "at least 0. Received: warmup_epochs=-1",
+    ),
+    "factor of 0 for the rate": (
+        lambda m: ka.distributed.LearningRateScaling(factor=0),
+        "`factor` to be a number above 0. Received: factor=0",
+    ),
+    "parts of uneven arrays": (
+        lambda m: ka.distributed.shard((X, X[:3])),
+        "as many rows each, one for each sample. Received: [3, ",
+    ),
+    "no whole batch": (
+        lambda m: ka.distributed.shuffled_batches(X[:3], batch_size=4),
+        "a whole batch: 4. Received: 3 samples",
+    ),
+    "batch size of 2.5": (
+        lambda m: ka.distributed.shuffled_batches(X, batch_size=2.5),
+        "multiple of the number of workers, 1. Received: batch_size=2.5",
+    ),
+    "checkpoint without a suffix": (
+        lambda m: ka.callbacks.Checkpoint("run"),
+        "ends in '.keras'. Received: path=run",
+    ),
+    "checkpoint of a callback without state": (
+        lambda m: ka.callbacks.Checkpoint(
+            "run.keras", [keras.callbacks.History()]
+        ),
+        "with `get_state` and `set_state`. Received: History",
+    ),
+    "checkpoint every 0 epochs": (
+        lambda m: ka.callbacks.Checkpoint("run.keras", every=0),
+        "at least 1. Received: every=0",
+    ),
+    "checkpoint of a plain model": (
+        lambda m: restored(m),
+        "a model without the state of a training",
+    ),
+    "checkpoint of other callbacks": (
+        lambda m: restored_with_others(m),
+        "that were saved: (none). Received: NeuronApoptosis",
     ),
     "unknown level": (
         lambda m: NEURONS("extreme", data=X),

@@ -13,7 +13,7 @@ import pytest
 from keras import layers, ops
 
 from keras_apoptosis import keras_state
-from keras_apoptosis.graph.reading import as_function, models_of, read
+from keras_apoptosis.graph.reading import as_function, models_of, read, seeds_of
 
 
 def model_of(*middle):
@@ -131,6 +131,25 @@ def test_an_optimizer_finds_its_variables_again():
     for index, variable in enumerate(model.trainable_variables):
         inner = optimizer.inner_optimizer
         assert inner._get_variable_index(variable) == index
+
+
+def test_steps_are_counted_where_gradients_accumulate():
+    model = model_of()
+    model.compile(keras.optimizers.SGD(gradient_accumulation_steps=2), "mse")
+    model.fit(np.ones((12, 4)), np.ones((12, 2)), batch_size=4, verbose=0)
+    assert int(keras_state.steps_of(model.optimizer)) == 3
+    assert int(model.optimizer.iterations) == 1
+
+
+def test_seeds_of_layers_are_found():
+    # PyTorch draws from a layer's own seed only where one is given.
+    model = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dropout(0.5, seed=1)]
+    )
+    (seed,) = seeds_of(model)
+    before = ops.convert_to_numpy(seed.value)
+    model(np.ones((2, 8)), training=True)
+    assert (ops.convert_to_numpy(seed.value) != before).any()
 
 
 def test_compiled_steps_are_dropped():

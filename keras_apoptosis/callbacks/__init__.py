@@ -1,5 +1,6 @@
 """Methods, as callbacks for `model.fit`."""
 
+from keras_apoptosis.callbacks.checkpoint import Checkpoint
 from keras_apoptosis.callbacks.demon_pruning import Deaths, DemonPruning
 from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.learning_rate_attack import LearningRateAttack
@@ -13,6 +14,7 @@ from keras_apoptosis.callbacks.training_cost import TrainingCost
 from keras_apoptosis.callbacks.unit_monitor import UnitMonitor, UnitRecord
 
 __all__ = [
+    "Checkpoint",
     "Deaths",
     "DemonPruning",
     "Event",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from keras_apoptosis.callbacks.progress import TrainingProgress
@@ -22,6 +24,16 @@ class Agenda:
         self.times: tuple[float, ...] = ()
         self._next = 0
         self._begun = False
+        self._resumed: int | None = None
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"next": self._next, "progress": self.progress.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from what `get_state` gave."""
+        self._resumed = state["next"]
+        self.progress.set_state(state["progress"])
 
     def begin_fit(self) -> None:
         self._begun = False
@@ -33,6 +45,8 @@ class Agenda:
             self.times = self.schedule.times(self.progress.epochs)
             # What a resumed training has behind it is not made up for.
             self._next = self._count_until(self.progress.fraction)
+            if self._resumed is not None:
+                self._next, self._resumed = self._resumed, None
 
     def due(self) -> int | None:
         """The event that is due; the last, where there are several."""

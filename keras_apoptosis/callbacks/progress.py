@@ -34,10 +34,22 @@ class TrainingProgress:
         self._first = True
         self._offset = 0
         self._steps_before = 0  # Steps of the epochs that are done.
+        self._resumed: dict[str, Any] = {}
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"epoch": self.epoch, "steps": self.steps_per_epoch}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from what `get_state` gave."""
+        self.epoch = state["epoch"]
+        self._resumed = state
 
     def begin_fit(self, params: Mapping[str, Any]) -> None:
         self._epochs_of_fit = params.get("epochs") or 1
-        self.steps_per_epoch = params.get("steps") or None
+        # Of data of unknown length an epoch that is over has told it.
+        known = self._resumed.pop("steps", None)
+        self.steps_per_epoch = params.get("steps") or known
         self._first = True
 
     def begin_epoch(self, epoch: int) -> None:

@@ -161,6 +161,13 @@ class SaliencyPruning(ScheduledSurgery):
         self._read: Any = None
         self._at_first: dict[str, int] = {}
 
+    def get_state(self) -> dict[str, Any]:
+        return {**super().get_state(), "at_first": self._at_first}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self._at_first = state["at_first"]
+
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
         if self.structure == "weights":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -69,6 +70,18 @@ class ScheduledSurgery(keras.callbacks.Callback):
     def degree_at(self, event: int, events: int, progress: float) -> float:
         """How aggressive an event is."""
         raise NotImplementedError
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; see `ka.callbacks.Checkpoint`."""
+        return {
+            "agenda": self._agenda.get_state(),
+            "history": [dataclasses.asdict(event) for event in self.history],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from what `get_state` gave."""
+        self._agenda.set_state(state["agenda"])
+        self.history = [Event(**event) for event in state["history"]]
 
     def groups(self) -> list[UnitGroup]:
         """The model's groups that the callback may shrink.

@@ -174,6 +174,20 @@ class SynapticStripping(keras.callbacks.Callback):
         self._watch = UnitWatch(data, batch_size)
         self._seconds = 0.0
 
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; see `ka.callbacks.Checkpoint`."""
+        return {
+            "agenda": self._agenda.get_state(),
+            "dead": dict(self.dead),
+            "history": [dataclasses.asdict(event) for event in self.history],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from what `get_state` gave."""
+        self._agenda.set_state(state["agenda"])
+        self.dead = state["dead"]
+        self.history = [Stripping(**event) for event in state["history"]]
+
     def on_train_begin(self, logs: Any = None) -> None:
         layers = self._chosen(analyse(self.model))
         if not self._only_counts:

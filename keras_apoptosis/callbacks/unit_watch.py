@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_apoptosis import workers
 from keras_apoptosis.criteria.rectified import Rectified, totals
 from keras_apoptosis.graph import Analysis
 
@@ -112,4 +113,6 @@ class UnitWatch:
 
 
 def _total(layer: Rectified) -> np.ndarray:
-    return ops.convert_to_numpy(layer.judge.statistics_total.value)
+    """Over the data of all workers: each counts what it sees."""
+    total = ops.convert_to_numpy(layer.judge.statistics_total.value)
+    return workers.summed(total, f"statistics.{total.size}")

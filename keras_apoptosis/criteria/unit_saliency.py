@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apoptosis import workers
 from keras_apoptosis.criteria.unit_weights import incoming_kernels, per_unit
 from keras_apoptosis.criteria.weight_saliency import check_labelled
 from keras_apoptosis.graph import analyse
@@ -125,7 +126,7 @@ def mean_replacement_saliency(
     for slopes, _ in units.slopes(data, means, batch_size):
         for name, slope in slopes.items():
             total[name] = total[name] + abs(slope).sum(0, dtype="float64")
-    return total
+    return {name: workers.summed(each, name) for name, each in total.items()}
 
 
 def l1_norm(model: keras.Model, data: Any = None) -> UnitScores:
@@ -197,7 +198,7 @@ def penalties(
                 for each in np.eye(size)
             ]
         )
-    return found
+    return {name: workers.summed(each, name) for name, each in found.items()}
 
 
 def mean_replacements(

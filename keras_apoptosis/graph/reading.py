@@ -349,6 +349,18 @@ def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
     return list(layer._flatten_layers())
 
 
+def seeds_of(model: keras.Model) -> list[keras.Variable]:
+    """The states of the random numbers of a model's layers, in order.
+
+    Keras saves them with no model.
+    """
+    found = {}
+    for layer in layers_inside(model):
+        for generator in layer._seed_generators:
+            found[id(generator)] = generator.state
+    return list(found.values())
+
+
 def direct_operations(model: keras.Model) -> list[keras.Operation]:
     """The layers and functions of a model's config, input layers included."""
     if isinstance(model, keras.Sequential):

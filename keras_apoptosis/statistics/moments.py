@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_apoptosis import workers
+
 # Rows that are multiplied at once: bounds the rounding of a float32 sum, and
 # the memory that a feature map takes beyond itself.
 _ROWS = 16384
@@ -130,6 +132,30 @@ class Moments:
         self._square = centred + self._product(rest) * count
         self._max_abs = np.maximum(self._max_abs, other._max_abs)
         self._active = self._active + other._active
+
+    def pool(self) -> None:
+        """Takes in what all other workers have gathered, on each of them.
+
+        The same as merging them one by one, by sums over the workers. On one
+        process nothing changes.
+        """
+        if not workers.together():
+            return
+        name = f"moments.{self.size}"
+        count = int(workers.summed(np.array(self.count), name))
+        mean = workers.summed(self.total, name) / max(count, 1)
+        centred = np.zeros_like(self._square)
+        if self.count:
+            apart = self.mean - mean
+            centred = self._centred() + self._product(apart) * self.count
+        self._shift = _single(mean)
+        rest = mean - self._shift
+        self.count = count
+        self._sum = rest * count
+        self._square = workers.summed(centred, name)
+        self._square += self._product(rest) * count
+        self._max_abs = workers.largest(self._max_abs, name)
+        self._active = workers.summed(self._active, name)
 
     @property
     def mean(self) -> np.ndarray:

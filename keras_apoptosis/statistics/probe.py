@@ -157,7 +157,10 @@ def collect(
     batch_size: int = 512,
     limit: int | None = None,
 ) -> dict[str, dict[str, Moments]]:
-    """Measures points of an analysed model; see `unit_statistics`."""
+    """Measures points of an analysed model; see `unit_statistics`.
+
+    Each worker measures its own data, and gets the moments of all.
+    """
     points = list(points)
     moments: dict[str, dict[str, Moments]] = {}
     for point in points:
@@ -174,6 +177,9 @@ def collect(
         for point in points:
             for value in point.values(tensors):
                 moments[point.group][point.name].update(value)
+    for found in moments.values():
+        for each in found.values():
+            each.pool()
     return moments
 
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import autodiff
+from keras_apoptosis import autodiff, workers
 from keras_apoptosis.graph import Analysis, Place
 from keras_apoptosis.graph.kinds import Contraction
 from keras_apoptosis.graph.rules import rule_of
@@ -179,7 +179,9 @@ class ReplacedUnits:
                 values = np.concatenate(
                     [ops.convert_to_numpy(v) for v in point.values(tensors)]
                 )
-                found.setdefault(point.group, {})[point.name] = values.mean(0)
+                mean = workers.summed(values.sum(0), "constants")
+                mean = mean / workers.summed(np.array(len(values)), "count")
+                found.setdefault(point.group, {})[point.name] = mean
         return found
 
     def _add(self, number: int) -> None:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import autodiff
+from keras_apoptosis import autodiff, workers
 from keras_apoptosis.losses import sample_losses
 from keras_apoptosis.statistics.streaming import labelled_batches
 
@@ -79,7 +79,8 @@ class WeightDerivatives:
                 value = self._loss(weights or self._values(), *rest)
             total += float(ops.convert_to_numpy(value))
             count += size
-        return total / count
+        total, count = workers.summed(np.array([total, count], float), "loss")
+        return float(total / count)
 
     def gradients(self, data: Any, batch_size: int = 512) -> list[np.ndarray]:
         """The gradient of the mean loss, one array for each of `weights`.
@@ -135,7 +136,7 @@ class WeightDerivatives:
 
 
 class _Mean:
-    """A mean over samples, summed up in double precision."""
+    """A mean over the samples of all workers, in double precision."""
 
     def __init__(self):
         self._totals: list[np.ndarray] = []
@@ -149,4 +150,8 @@ class _Mean:
         self._count += size
 
     def result(self) -> list[np.ndarray]:
-        return [total / self._count for total in self._totals]
+        count = int(workers.summed(np.array(self._count), "count"))
+        return [
+            workers.summed(total, "derivatives") / count
+            for total in self._totals
+        ]

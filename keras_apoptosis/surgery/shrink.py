@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from keras_apoptosis import keras_state
+from keras_apoptosis import keras_state, workers
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.report import Report, report_of
 from keras_apoptosis.step_hooks import without_hooks
@@ -22,7 +22,8 @@ def shrink(model: keras.Model, removal: Removal) -> Report:
     optimizer keeps its state, cut with the same indices. It may be called
     between batches or epochs of `fit`, from a callback. Compiled steps are
     dropped, so that the next step is traced anew; those of *other* models
-    that share layers with this one are not known here.
+    that share layers with this one are not known here. Of several workers all
+    must call it, with the same removal; see `ka.distributed.alone`.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.
@@ -34,6 +35,8 @@ def shrink(model: keras.Model, removal: Removal) -> Report:
     Raises:
         ValueError: If the removal does not fit the model, or the model is
             distributed over devices. The model is unchanged then.
+        RuntimeError: On all workers, if their removals differ. All models are
+            unchanged then.
 
     Example:
 
@@ -47,6 +50,13 @@ def shrink(model: keras.Model, removal: Removal) -> Report:
     5
     """
     analysis, plan = _prepare(model, removal)
+    workers.agree(
+        removal.digest(),
+        "the units to remove and their replacements",
+        "Each rank must decide by the same weights, seeds and statistics that "
+        "are summed over ranks; processors of different kinds round "
+        "differently.",
+    )
     before = model.count_params()
     with without_hooks(getattr(model, "optimizer", None)):
         resize(model, analysis, plan)

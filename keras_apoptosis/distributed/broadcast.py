@@ -1,0 +1,152 @@
+"""All workers start from the same state, and are watched to stay alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_apoptosis import keras_state, step_hooks, workers
+from keras_apoptosis.distributed.optimizer import all_reduce_of
+from keras_apoptosis.graph.reading import layers_inside
+
+
+def broadcast_initial_state(model: keras.Model) -> None:
+    """Gives all workers the weights and optimizer state of rank 0.
+
+    Seeds of dropout are among it, so ranks draw the same masks, each for its
+    own samples. Statistics of Prunable layers stay on rank 0 and start from
+    zero elsewhere: they are sums over all workers. From here on the state
+    that layers keep beside their weights, such as the moving averages of
+    BatchNormalization, is averaged over the workers in each step.
+
+    On one process it does nothing.
+
+    Args:
+        model: A model compiled with a `ka.distributed.DistributedOptimizer`.
+
+    Raises:
+        ValueError: If it is compiled with another optimizer, or not.
+        RuntimeError: On all ranks, if their models differ.
+    """
+    if workers.size() == 1:
+        return
+    hook = all_reduce_of(getattr(model, "optimizer", None))
+    if hook is None:
+        raise ValueError(
+            "Expected a model that is compiled with `ka.distributed."
+            "DistributedOptimizer(optimizer)`, also after it was loaded. "
+            f"Received: {type(getattr(model, 'optimizer', None)).__name__}"
+        )
+    model.jit_compile = False  # XLA has no Horovod.
+    step_hooks.settle(model)
+    variables = [*model.variables, *model.optimizer.variables]
+    workers.agree(
+        workers.digest_of(
+            [str([(tuple(v.shape), v.dtype) for v in variables])]
+        ),
+        "the shapes of the model and its optimizer",
+        "All must build the same model, or resume from the same checkpoint.",
+    )
+    values = [ops.convert_to_numpy(each.value) for each in variables]
+    values = workers.first(values, "initial_state")
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    if not workers.is_primary():
+        for layer in layers_inside(model):
+            if hasattr(layer, "reset_statistics"):
+                layer.reset_statistics()
+    hook.state = moving_state(model)
+    keras_state.hand_over(model)
+
+
+def moving_state(model: keras.Model) -> list[keras.Variable]:
+    """What layers keep of the data they see, beside their weights.
+
+    Moving averages, in short. Not sums that are reduced when they are read,
+    nor frozen weights.
+    """
+    apart = set()
+    for layer in layers_inside(model):
+        apart.update(map(id, getattr(layer, "statistics_variables", ())))
+        if not layer.trainable:
+            apart.update(map(id, layer.variables))
+    return [
+        each
+        for each in model.non_trainable_variables
+        if keras.backend.is_float_dtype(each.dtype) and id(each) not in apart
+    ]
+
+
+def check_alike(model: keras.Model) -> None:
+    """Stops all workers unless their models are the same, to the last bit.
+
+    Raises:
+        RuntimeError: On all ranks, if the weights differ.
+    """
+    if not workers.together():
+        return
+    variables = [*model.trainable_variables, *moving_state(model)]
+    workers.agree(
+        workers.digest_of(ops.convert_to_numpy(v.value) for v in variables),
+        "the model's weights",
+        "Something has changed them on some ranks only: a callback, code "
+        "under `is_primary()`, or memory that is broken.",
+    )
+
+
+class BroadcastInitialState(keras.callbacks.Callback):
+    """Lets all workers train the same model; the first of the callbacks.
+
+    When training begins all ranks take over the state of rank 0, and must
+    have as many steps before them. At the end of each epoch, and of the
+    training, their weights are compared, bit by bit. A rank whose step waits
+    for others longer than the `timeout` of `ka.distributed.init` ends the job.
+
+    On one process it does nothing.
+
+    Raises:
+        ValueError: When training begins, if the model is not compiled with a
+            `DistributedOptimizer`.
+        RuntimeError: On all ranks, if their models, steps or epochs differ.
+
+    Example:
+
+    >>> x, y = np.ones((8, 2)), np.ones((8, 1))
+    >>> ka.distributed.init()
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile(ka.distributed.DistributedOptimizer(
+    ...     keras.optimizers.SGD(0.1 * ka.distributed.size())
+    ... ), "mse")
+    >>> history = model.fit(
+    ...     *ka.distributed.shard((x, y)), verbose=0,
+    ...     callbacks=[ka.distributed.BroadcastInitialState()],
+    ... )
+    """
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if workers.size() == 1:
+            return
+        steps, epochs = self.params.get("steps"), self.params.get("epochs")
+        workers.agree(
+            f"{steps} x {epochs}",
+            "the number of steps and epochs",
+            "Each rank needs as many batches: `ka.distributed.shard` cuts "
+            "data evenly.",
+        )
+        broadcast_initial_state(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        check_alike(self.model)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        check_alike(self.model)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if (watchdog := workers.watchdog()) is not None:
+            watchdog.begin()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if (watchdog := workers.watchdog()) is not None:
+            watchdog.end()

@@ -1,0 +1,43 @@
+"""Logs that are the same on all workers."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_apoptosis import workers
+
+
+class MetricAverage(keras.callbacks.Callback):
+    """Averages the metrics of an epoch over the workers.
+
+    Each worker measures its own part of the data. Callbacks that decide by
+    the logs, such as `EarlyStopping`, must come after this one in the list, or
+    some workers would stop without the others. The parts should have the same
+    size, as those of `ka.distributed.shard`.
+
+    On one process it does nothing.
+
+    Raises:
+        RuntimeError: On all ranks, if their logs have different names.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if not workers.together() or not logs:
+            return
+        names = sorted(
+            name
+            for name, value in logs.items()
+            if isinstance(value, numbers.Number) or np.ndim(value) == 0
+        )
+        workers.agree(
+            workers.digest_of([str(names)]),
+            "the names of their metrics",
+            f"This rank has: {', '.join(names)}.",
+        )
+        values = np.array([float(logs[name]) for name in names])
+        means = workers.summed(values, "metrics") / workers.size()
+        logs.update(zip(names, map(float, means), strict=True))

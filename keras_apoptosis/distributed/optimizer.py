@@ -1,0 +1,219 @@
+"""Gradients are averaged over the workers, inside the compiled step."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apoptosis import keras_state, workers
+from keras_apoptosis.step_hooks import StepHook, hooks_of, place
+
+COMPRESSIONS = ("none", "fp16")
+
+
+def DistributedOptimizer(
+    optimizer: keras.Optimizer,
+    *,
+    compression: str = "none",
+    backward_passes_per_step: int = 1,
+) -> keras.Optimizer:
+    """Lets an optimizer update by the gradients of all workers.
+
+    In each step, before anything else is done with them, gradients are
+    averaged over the workers: one grouped all-reduce inside the compiled
+    step. What comes after (loss scaling, clipping, weight decay, the hooks of
+    methods) sees the same on every worker.
+
+    The optimizer stays the same object of the same class: it is saved as it
+    is, so models load without Horovod. On one process nothing is reduced.
+    `BroadcastInitialState` must be among the callbacks of `fit`; without it
+    the first step raises an error.
+
+    Horovod's ops rule XLA out for the training step, so the callback sets
+    the model's `jit_compile` to `False`.
+
+    Args:
+        optimizer: A Keras optimizer, before or after it was built.
+        compression: In what type gradients travel: `"none"` for their own, or
+            `"fp16"`, which halves float32 and rounds to three digits.
+        backward_passes_per_step: Integer >= 1. Weights are updated, and
+            gradients reduced, once in so many steps, by the mean of their
+            gradients. It is Keras' `gradient_accumulation_steps`. An epoch
+            should have a multiple of it: what is added up when a unit leaves
+            or a checkpoint is written is lost with several workers.
+
+    Returns:
+        The same optimizer.
+
+    Raises:
+        ValueError: If an argument is out of range, or the optimizer is
+            distributed already, or scales the loss or accumulates gradients
+            otherwise and `backward_passes_per_step` is above 1.
+        RuntimeError: If a launcher started several processes, and
+            `ka.distributed.init()` was not called.
+
+    Example:
+
+    >>> ka.distributed.init()
+    >>> optimizer = ka.distributed.DistributedOptimizer(
+    ...     keras.optimizers.SGD(0.1 * ka.distributed.size())
+    ... )
+    """
+    if not isinstance(optimizer, keras.Optimizer):
+        raise ValueError(
+            "Expected `optimizer` to be a Keras optimizer. "
+            f"Received: optimizer={optimizer} (of type {type(optimizer)})"
+        )
+    if compression not in COMPRESSIONS:
+        raise ValueError(
+            f"Expected `compression` to be one of {', '.join(COMPRESSIONS)}. "
+            f"Received: compression={compression}"
+        )
+    passes = _passes(optimizer, backward_passes_per_step)
+    if all_reduce_of(optimizer) is not None:
+        raise ValueError(
+            "The optimizer is distributed already. "
+            f"Received: optimizer={optimizer}"
+        )
+    if passes > 1:
+        optimizer.gradient_accumulation_steps = passes
+    if workers.size() > 1:
+        place(optimizer, AllReduce(compression, passes))
+    return optimizer
+
+
+class AllReduce(StepHook):
+    """Averages gradients over the workers.
+
+    Args:
+        compression: See `DistributedOptimizer`.
+        passes: Steps for each update.
+
+    Attributes:
+        state: Further variables of the model to average in each step.
+            `None` until all workers start from the same state.
+        bytes: What a worker gives to the all-reduce in each update; known
+            once the step is traced.
+    """
+
+    first = True
+
+    def __init__(self, compression: str = "none", passes: int = 1):
+        self.compression = compression
+        self.passes = passes
+        self.state: list[keras.Variable] | None = None
+        self.bytes: int | None = None
+        self._sums: list[keras.Variable] = []
+
+    def build(self, weights: Any) -> None:
+        self._sums = []
+        if self.passes > 1:
+            self._sums = [
+                self.add_variable(np.zeros(each.shape), each.dtype)
+                for each in weights
+            ]
+
+    def before(self, gradients: list[Any], weights: list[Any]) -> list[Any]:
+        if self.state is None:
+            raise RuntimeError(
+                "Add `ka.distributed.BroadcastInitialState()` to the callbacks "
+                "of `fit`, as the first; in a loop of your own call "
+                "`ka.distributed.broadcast_initial_state(model)`. Received: "
+                "a training step on workers that do not start alike"
+            )
+        if self.passes == 1:
+            return self._reduced(gradients)
+        # Keras adds up and divides by the number of passes what it is given:
+        # nothing but for the pass that updates, and then everything.
+        own = keras_state.weights_of(self.optimizer)
+        places = {id(each): n for n, each in enumerate(own)}
+        known = [n for n, each in enumerate(gradients) if each is not None]
+        sums = [self._sums[places[id(weights[n])]] for n in known]
+        for total, n in zip(sums, known, strict=True):
+            total.assign(total + ops.convert_to_tensor(gradients[n]))
+
+        def update() -> list[Any]:
+            found = self._reduced([ops.copy(each) for each in sums])
+            for total in sums:
+                total.assign(ops.zeros_like(total))
+            return found
+
+        steps = keras_state.steps_of(self.optimizer)
+        due = (steps + 1) % self.passes == 0
+        found = ops.cond(
+            due, update, lambda: [ops.zeros_like(each) for each in sums]
+        )
+        result = list(gradients)
+        for n, each in zip(known, found, strict=True):
+            result[n] = each
+        return result
+
+    def _reduced(self, gradients: list[Any]) -> list[Any]:
+        horovod = workers.horovod()
+        known = [n for n, each in enumerate(gradients) if each is not None]
+        # Dense: those of embeddings come as rows with their indices, of which
+        # workers have different numbers.
+        values = [ops.convert_to_tensor(gradients[n]) for n in known]
+        # In one group, so that workers cannot order the parts differently.
+        found = horovod.grouped_allreduce(
+            values,
+            op=horovod.Average,
+            compression=getattr(horovod.Compression, self.compression),
+            name="keras_apoptosis.gradients",
+        )
+        self.bytes = sum(
+            int(value.shape.num_elements()) * self._width(value)
+            for value in values
+        )
+        if self.state:
+            averaged = horovod.grouped_allreduce(
+                [ops.convert_to_tensor(each.value) for each in self.state],
+                op=horovod.Average,
+                name="keras_apoptosis.state",
+            )
+            for variable, value in zip(self.state, averaged, strict=True):
+                variable.assign(value)
+        result = list(gradients)
+        for n, each in zip(known, found, strict=True):
+            result[n] = each
+        return result
+
+    def _width(self, value: Any) -> int:
+        return value.dtype.size if self.compression == "none" else 2
+
+
+def all_reduce_of(optimizer: keras.Optimizer | None) -> AllReduce | None:
+    """What reduces the gradients of an optimizer, if anything does."""
+    for hook in hooks_of(optimizer) if optimizer is not None else []:
+        if isinstance(hook, AllReduce):
+            return hook
+    return None
+
+
+def _passes(optimizer: keras.Optimizer, given: Any) -> int:
+    try:
+        passes = 0 if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        passes = 0
+    if passes < 1:
+        raise ValueError(
+            "Expected `backward_passes_per_step` to be an integer of at least "
+            f"1. Received: backward_passes_per_step={given}"
+        )
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    steps = getattr(optimizer, "gradient_accumulation_steps", None)
+    # One that was loaded has its accumulators already.
+    fits = steps == passes or (steps is None and not optimizer.built)
+    if passes > 1 and (scales or not fits):
+        raise ValueError(
+            "With `backward_passes_per_step` above 1 expected an optimizer "
+            "that does not scale the loss, and is new or has as many "
+            f"`gradient_accumulation_steps`. Received: {passes} passes, "
+            f"{type(optimizer).__name__} with gradient_accumulation_steps="
+            f"{steps}"
+        )
+    return passes

@@ -1,0 +1,228 @@
+"""A resumed training is an uninterrupted one, to the last bit."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_apoptosis as ka
+from keras_apoptosis.callbacks.agenda import Agenda
+from keras_apoptosis.callbacks.plain_data import from_json, to_json
+from keras_apoptosis.callbacks.progress import TrainingProgress
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(96, 8)).astype("float32")
+Y = np.tanh(X[:, :2]) @ np.array([[1.0], [-1.0]], "float32")
+EPOCHS = 6
+
+
+def build():
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(24, activation="relu", name="one"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.1),
+            keras.layers.Dense(16, activation="relu", name="two"),
+            keras.layers.Dense(1),
+        ]
+    )
+
+
+def apoptosis():
+    method = ka.callbacks.NeuronApoptosis(
+        tolerance=0.2, data=X, schedule=ka.schedules.EveryEpoch(2), min_gain=0.0
+    )
+    return build(), keras.optimizers.Adam(0.02), method
+
+
+def stripping():
+    model = build()
+    model.get_layer("two").bias.assign(np.repeat([-9.0, 0.0], 8))
+    model = ka.make_prunable(model, track_statistics=True)
+    method = ka.callbacks.SynapticStripping(0.3, data="training")
+    return model, keras.optimizers.Adam(0.02), method
+
+
+def stripping_under_muon():
+    model, _, method = stripping()
+    return model, keras.optimizers.Muon(0.02), method
+
+
+def saliency(structure):
+    model = build()
+    if structure == "weights":
+        model = ka.make_prunable(model)
+    method = ka.callbacks.SaliencyPruning(
+        "taylor" if structure == "weights" else "mean_replacement_saliency",
+        structure=structure,
+        data=(X, Y),
+        schedule=ka.schedules.AtEpochs({2: 0.2, 4: 0.4, 6: 0.5}),
+    )
+    return model, keras.optimizers.Adam(0.02), method
+
+
+METHODS = {
+    "saliency of units": lambda: saliency("units"),
+    "saliency of weights": lambda: saliency("weights"),
+    "apoptosis": apoptosis,
+    "stripping": stripping,
+    "stripping under Muon": stripping_under_muon,
+}
+
+
+class Broken(Exception):
+    pass
+
+
+class Breaking(keras.callbacks.Callback):
+    """Breaks a training off in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.now == self.epoch and batch == 1:
+            raise Broken
+
+
+def train(make, path=None, breaking=()):
+    """One start of a script: from the checkpoint, where there is one."""
+    keras.utils.set_random_seed(1)
+    model, optimizer, method = make()
+    model.compile(optimizer, "mse")
+    callbacks, first = [method, *breaking], 0
+    if path is not None:
+        checkpoint = ka.callbacks.Checkpoint(path, [method])
+        model = checkpoint.restore() or model
+        first = checkpoint.epoch
+        callbacks.append(checkpoint)
+    model.fit(
+        ka.distributed.shuffled_batches(X, Y, batch_size=16, first_epoch=first),
+        steps_per_epoch=6,
+        shuffle=False,
+        epochs=EPOCHS,
+        initial_epoch=first,
+        verbose=0,
+        callbacks=callbacks,
+    )
+    return model, method
+
+
+def values(model):
+    variables = [*model.variables, *model.optimizer.variables]
+    return [ops.convert_to_numpy(each.value) for each in variables]
+
+
+def without_times(history):
+    return [
+        {k: v for k, v in vars(e).items() if k not in ("seconds", "saving")}
+        for e in history
+    ]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_resumed_is_uninterrupted(name, tmp_path):
+    whole, method = train(METHODS[name])
+    # Something has happened before the break, and something comes after it.
+    assert {event.epoch for event in method.history} >= {1, 5}
+    path = tmp_path / "run.keras"
+    with pytest.raises(Broken):
+        train(METHODS[name], path, [Breaking(3)])
+    resumed, again = train(METHODS[name], path)
+    assert without_times(again.history) == without_times(method.history)
+    for a, b in zip(values(whole), values(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    if name == "apoptosis":
+        assert resumed.count_params() < build().count_params()
+
+
+def test_a_checkpoint_is_a_model_for_keras_alone(tmp_path):
+    model, _ = train(apoptosis, tmp_path / "run.keras")
+    loaded = keras.saving.load_model(tmp_path / "run.keras")
+    np.testing.assert_array_equal(
+        loaded.predict(X, verbose=0), model.predict(X, verbose=0)
+    )
+
+
+def test_a_failure_while_saving_leaves_the_last_file(tmp_path, monkeypatch):
+    path = tmp_path / "run.keras"
+    train(apoptosis, path)
+    before = path.read_bytes()
+    model, optimizer, method = apoptosis()
+    model.compile(optimizer, "mse")
+    method.get_state = lambda: {"not": object()}  # Cannot be written.
+    with pytest.raises(ValueError, match="plain data"):
+        model.fit(
+            X,
+            Y,
+            verbose=0,
+            callbacks=[method, ka.callbacks.Checkpoint(path, [method])],
+        )
+
+    def full(self, path):
+        path.write_bytes(b"half a model")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(type(model), "save", full)
+    with pytest.raises(OSError, match="No space"):
+        model.fit(X, Y, verbose=0, callbacks=[ka.callbacks.Checkpoint(path)])
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["run.keras"]
+
+
+def test_every_so_many_epochs_and_the_last(tmp_path):
+    model, optimizer, _ = apoptosis()
+    model.compile(optimizer, "mse")
+    saved = []
+
+    class Noting(ka.callbacks.Checkpoint):
+        def _save(self):
+            saved.append(self.epoch)
+
+    callback = Noting(tmp_path / "run.keras", every=2)
+    model.fit(X, Y, epochs=5, verbose=0, callbacks=[callback])
+    assert saved == [2, 4, 5]
+
+
+def test_data_of_unknown_length(tmp_path):
+    """Times within an epoch are known from the first epoch, also later."""
+
+    progress = TrainingProgress()
+    agenda = Agenda(ka.schedules.AtEpochs({2: 0.1}), progress)
+    progress.begin_fit({"epochs": 4})
+    agenda.begin_fit()
+    progress.begin_epoch(0)
+    agenda.begin_epoch()
+    progress.end_step(9)
+    progress.end_epoch()
+    resumed = TrainingProgress()
+    other = Agenda(ka.schedules.AtEpochs({2: 0.1}), resumed)
+    other.set_state(agenda.get_state())
+    resumed.begin_fit({"epochs": 4})
+    resumed.begin_epoch(1)
+    resumed.end_step(4)
+    assert resumed.fraction == (1 + 5 / 10) / 4
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {"array": 1, "tuple": (1, [2.5, "x"]), "": {}},
+        [np.float64(0.1), float("inf"), True],
+    ],
+)
+def test_plain_data_comes_back(value):
+    assert from_json(to_json(value)) == value
+
+
+def test_arrays_come_back():
+    for array in (np.arange(6.0).reshape(2, 3), np.array([True]), np.zeros(0)):
+        found = from_json(to_json({"a": array}))["a"]
+        assert found.dtype == array.dtype
+        np.testing.assert_array_equal(found, array)

@@ -1,0 +1,180 @@
+"""One training with removals, the same for any number of processes.
+
+Each process leaves the weights and what else the test asks for in
+`FOLDER/NAME-RANK.npz`. Run as `training.py FOLDER NAME...`.
+"""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_apoptosis as ka
+from keras_apoptosis import workers
+from keras_apoptosis.distributed.optimizer import all_reduce_of
+
+EPOCHS, BATCH = 6, 48
+folder, names = Path(sys.argv[1]), sys.argv[2:]
+
+ka.distributed.init(timeout=60)
+rank, size = ka.distributed.rank(), ka.distributed.size()
+primary = ka.distributed.is_primary()
+
+rng = np.random.default_rng(0)
+x = rng.normal(size=(480, 16)).astype("float32")
+# Few directions matter, so that units are redundant.
+y = np.tanh(x[:, :3] @ rng.normal(size=(3, 2))).astype("float32")
+
+
+class Bytes(keras.callbacks.Callback):
+    """Bytes all-reduced in each step, by the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        hook = all_reduce_of(self.model.optimizer)
+        if hook is not None:
+            self.seen.append((hook.bytes, self.model.count_params()))
+
+
+def build(*middle):
+    # Other weights on each rank: they have to be given by rank 0.
+    keras.utils.set_random_seed(rank)
+    return keras.Sequential(
+        [
+            keras.Input((16,)),
+            keras.layers.Dense(64, activation="relu", name="one"),
+            *middle,
+            keras.layers.Dense(48, activation="relu", name="two"),
+            keras.layers.Dense(2),
+        ]
+    )
+
+
+def reconstruction(**kwargs):
+    return ka.callbacks.NeuronApoptosis(
+        tolerance=0.1,
+        data=ka.distributed.shard(x),
+        schedule=ka.schedules.EveryEpoch(2),
+        min_gain=0.0,
+        verbose=False,
+    )
+
+
+def plain():
+    return build(), keras.optimizers.Adam(0.01), {}, [reconstruction()]
+
+
+def full():
+    return build(), keras.optimizers.SGD(0.1), {}, []
+
+
+def normalized():
+    middle = keras.layers.BatchNormalization(), keras.layers.Dropout(0.1)
+    return build(*middle), keras.optimizers.Adam(0.01), {}, [reconstruction()]
+
+
+def merging():
+    model = build()
+    model.get_layer("one").kernel.assign(0.01 * model.get_layer("one").kernel)
+    apoptosis = ka.callbacks.NeuronApoptosis(
+        metric="weights",
+        factor=1.2,
+        schedule=ka.schedules.EveryEpoch(2),
+        min_gain=0.0,
+        verbose=False,
+    )
+    return model, keras.optimizers.Adam(0.01), {}, [apoptosis]
+
+
+def passes():
+    options = {"backward_passes_per_step": 2}
+    return build(), keras.optimizers.SGD(0.1), options, [reconstruction()]
+
+
+def compressed():
+    options = {"compression": "fp16"}
+    return build(), keras.optimizers.Adam(0.01), options, [reconstruction()]
+
+
+def scaled():
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.1), initial_scale=2.0**10
+    )
+    return build(), optimizer, {}, [reconstruction()]
+
+
+def saliency():
+    method = ka.callbacks.SaliencyPruning(
+        "mean_replacement_saliency",
+        data=ka.distributed.shard((x, y)),
+        schedule=ka.schedules.AtEpochs({2: 0.2, 4: 0.4, 6: 0.5}),
+        verbose=False,
+    )
+    return build(), keras.optimizers.Adam(0.01), {}, [method]
+
+
+def stripping():
+    model = build()
+    model.get_layer("one").bias.assign(np.repeat([-9.0, 0.0], 32))
+    model = ka.make_prunable(model, track_statistics=True)
+    strip = ka.callbacks.SynapticStripping(share=0.3, data="training")
+    return model, keras.optimizers.Adam(0.01), {}, [strip]
+
+
+class Momentum(keras.callbacks.Callback):
+    """Averages over samples by the one function for it, and shrinks by it."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        data = ka.distributed.shard(x)
+        found = ka.unit_statistics(self.model, data)["two"]["two"]
+        self.pooled = found.count, found.mean, found.variance
+
+
+def run(name):
+    model, optimizer, options, callbacks = globals()[name]()
+    optimizer = ka.distributed.DistributedOptimizer(optimizer, **options)
+    model.compile(optimizer, "mse")
+    counted, pooled = Bytes(), Momentum()
+    history = model.fit(
+        ka.distributed.shuffled_batches(x, y, batch_size=BATCH),
+        steps_per_epoch=len(x) // BATCH,
+        shuffle=False,
+        epochs=EPOCHS,
+        verbose=0,
+        callbacks=[
+            ka.distributed.BroadcastInitialState(),
+            *callbacks,
+            pooled,
+            counted,
+            ka.distributed.MetricAverage(),
+        ],
+    )
+    count, mean, variance = pooled.pooled
+    np.savez(
+        folder / f"{name}-{rank}.npz",
+        *[keras.ops.convert_to_numpy(each) for each in model.variables],
+        *[keras.ops.convert_to_numpy(v) for v in model.optimizer.variables],
+        loss=history.history["loss"],
+        events=sum(
+            not getattr(event, "skipped", "")
+            for event in (callbacks[0].history if callbacks else [])
+        ),
+        parameters=model.count_params(),
+        bytes=counted.seen,
+        count=count,
+        mean=mean,
+        variance=variance,
+    )
+    if primary:
+        path = folder / f"{name}.keras"
+        model.save(path)
+
+
+for each in names:
+    run(each)
+    if workers.is_primary():
+        print("done", each, flush=True)
