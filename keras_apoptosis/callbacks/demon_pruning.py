@@ -242,7 +242,29 @@ class DemonPruning(ScheduledSurgery):
         # that were ever dead.
         self._left: dict[str, np.ndarray] = {}
         self._once_dead: dict[str, np.ndarray] = {}
+        self._alive: dict[str, np.ndarray] = {}  # As noise has it.
         self._before_test: list[tuple[Any, np.ndarray]] = []
+
+    def get_state(self) -> dict[str, Any]:
+        return {
+            **super().get_state(),
+            "deaths": [dataclasses.asdict(each) for each in self.deaths],
+            "whole": self._whole and dataclasses.asdict(self._whole),
+            "left": self._left,
+            "once_dead": self._once_dead,
+            "alive": self._alive,
+            "target": self.target and self.target.get_state(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self.deaths = [Deaths(**each) for each in state["deaths"]]
+        self._whole = state["whole"] and Size(**state["whole"])
+        self._left = dict(state["left"])
+        self._once_dead = dict(state["once_dead"])
+        self._alive = dict(state["alive"])
+        if self.target is not None:
+            self.target.set_state(state["target"])
 
     @property
     def retraces(self) -> int:
@@ -272,15 +294,17 @@ class DemonPruning(ScheduledSurgery):
         self.regularized = [weight.path for weight in penalized.weights]
         self._hooks = [penalized]
         if getattr(self.noise_variance, "peak", 1.0) > 0:
-            self._hooks.append(
-                UnitNoise(
-                    self.model,
-                    self.noise_variance,
-                    lambda analysis: list(self._gates(analysis)),
-                    self.noise_every,
-                    self.seed,
-                )
+            noise = UnitNoise(
+                self.model,
+                self.noise_variance,
+                lambda analysis: list(self._gates(analysis)),
+                self.noise_every,
+                self.seed,
             )
+            noise.set_alive(self._alive)
+            self._hooks.append(noise)
+        for hook in self._hooks:
+            hook.change(factor=self._factor_of(hook))
         self._detach = [attach(self.model, hook) for hook in self._hooks]
         self._reset_statistics(analysis, gates)
         if self._loud():
@@ -400,8 +424,10 @@ class DemonPruning(ScheduledSurgery):
             alive[name] = np.delete(~which, gone)
             self._left[name] = np.delete(self._left[name], gone)
         noise = [hook for hook in self._hooks if isinstance(hook, UnitNoise)]
-        for hook in noise if not self.symmetric_noise else ():
-            hook.set_alive(alive)
+        if not self.symmetric_noise:
+            self._alive = alive
+        for hook in noise:
+            hook.set_alive(self._alive)
         report = shrink(self.model, removal) if len(removal) else None
         keras_state.fetch(self.model)
         if report is None:  # Else the hook was built anew.
@@ -421,11 +447,15 @@ class DemonPruning(ScheduledSurgery):
 
     def _steer(self, reached: bool) -> None:
         share = size_of(self.model).sparsity(self._whole)[self.target.kind]
-        factor = self.target.steer(share, self._progress.fraction, reached)
-        # Noise is never more than asked for; it ends with the penalty.
+        self.target.steer(share, self._progress.fraction, reached)
         for hook in self._hooks:
-            most = 1.0 if isinstance(hook, UnitNoise) else factor
-            change_between_steps(self.model, [hook], factor=min(most, factor))
+            factor = self._factor_of(hook)
+            change_between_steps(self.model, [hook], factor=factor)
+
+    def _factor_of(self, hook: LiveHook) -> float:
+        factor = 1.0 if self.target is None else self.target.factor
+        # Noise is never more than asked for; it ends with the penalty.
+        return min(1.0, factor) if isinstance(hook, UnitNoise) else factor
 
     def _record(
         self, analysis: Analysis, dead: Mapping[int, np.ndarray]

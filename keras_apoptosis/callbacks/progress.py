@@ -38,12 +38,17 @@ class TrainingProgress:
 
     def get_state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"epoch": self.epoch, "steps": self.steps_per_epoch}
+        return {
+            "epoch": self.epoch,
+            "steps": self.steps_per_epoch,
+            "steps_before": self._steps_before,
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on from what `get_state` gave."""
         self.epoch = state["epoch"]
-        self._resumed = state
+        self._steps_before = state["steps_before"]
+        self._resumed = dict(state)
 
     def begin_fit(self, params: Mapping[str, Any]) -> None:
         self._epochs_of_fit = params.get("epochs") or 1

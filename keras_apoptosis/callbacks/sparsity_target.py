@@ -67,6 +67,20 @@ class SparsityTarget:
         self._integral = 0.0
         self._progress = 0.0
 
+    def get_state(self) -> dict[str, float]:
+        """What a checkpoint keeps."""
+        return {
+            "factor": self.factor,
+            "integral": self._integral,
+            "progress": self._progress,
+        }
+
+    def set_state(self, state: Mapping[str, float]) -> None:
+        """Goes on from what `get_state` gave."""
+        self.factor = state["factor"]
+        self._integral = state["integral"]
+        self._progress = state["progress"]
+
     def choose(
         self,
         analysis: Analysis,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from keras_apoptosis.callbacks.progress import TrainingProgress
 
 
@@ -26,6 +28,15 @@ class StepAgenda:
         self._done = 0
         self._begun = False
         self._ended = False
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"done": self._done, "progress": self.progress.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from what `get_state` gave."""
+        self._done = state["done"]
+        self.progress.set_state(state["progress"])
 
     def begin_fit(self) -> None:
         self._begun = False

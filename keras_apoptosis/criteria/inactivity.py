@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apoptosis import workers
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.saturation import Gate, silent_groups
 from keras_apoptosis.statistics.probe import Point, post_points
@@ -204,6 +205,8 @@ def recorded(
                     "samples, as `data=x_train[:512]`. Received: data=None"
                 )
             peak = ops.convert_to_numpy(layer.statistics_max_abs.value)
+            # Over the data of all workers: each counts what it sees.
+            peak = workers.largest(peak, f"statistics.{peak.size}")
             rows.append(peak[gate.places].max(0))
         ends = {gate.source for gate in each}
         away = [o.name for o in group.observations if not ends >= {*o.sources}]

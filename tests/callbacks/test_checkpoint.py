@@ -62,7 +62,20 @@ def saliency(structure):
     return model, keras.optimizers.Adam(0.02), method
 
 
+def demon(**arguments):
+    method = ka.callbacks.DemonPruning(
+        0.05, noise_variance=1e-4, prune_every=4, tolerance=0.05, **arguments
+    )
+    model = build()
+    if arguments.get("data") is None:
+        model = ka.make_prunable(model, track_statistics=True)
+    return model, keras.optimizers.Adam(0.02), method
+
+
 METHODS = {
+    "demon": lambda: demon(data=X),
+    "demon by the layers' statistics": lambda: demon(layers=["two"]),
+    "demon with a target": lambda: demon(data=X, target_sparsity=0.5),
     "saliency of units": lambda: saliency("units"),
     "saliency of weights": lambda: saliency("weights"),
     "apoptosis": apoptosis,
