@@ -74,7 +74,9 @@ def demon(**arguments):
 
 METHODS = {
     "demon": lambda: demon(data=X),
-    "demon by the layers' statistics": lambda: demon(layers=["two"]),
+    "demon by the layers' statistics": lambda: demon(
+        layers=["two"], regularize="all"
+    ),
     "demon with a target": lambda: demon(data=X, target_sparsity=0.5),
     "saliency of units": lambda: saliency("units"),
     "saliency of weights": lambda: saliency("weights"),
