@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_apoptosis import workers
 from keras_apoptosis.criteria.unit_saliency import check_labelled
 from keras_apoptosis.criteria.unit_weights import incoming_weights, per_unit
 from keras_apoptosis.graph import analyse
@@ -74,7 +75,9 @@ def snap(
     for slopes, _ in units.slopes(data, zeros, batch_size):
         for name, slope in slopes.items():
             total[name] = total[name] + slope.sum(0, dtype="float64")
-    return {name: abs(each) for name, each in total.items()}
+    return {
+        name: abs(workers.summed(each, name)) for name, each in total.items()
+    }
 
 
 def cropit(

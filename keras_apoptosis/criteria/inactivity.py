@@ -155,6 +155,8 @@ def measure(
             extent = extents.setdefault((point.group, point.name), _Extent())
             for values in point.values(tensors):
                 extent.update(values)
+    for extent in extents.values():
+        extent.pool()
     peaks, means = {}, {}
     for number, each in gates.items():
         group = analysis.groups[number]
@@ -301,6 +303,13 @@ class _Extent:
         self.high = high if first else np.maximum(self.high, high)
         self.total = self.total + total
         self.count += values.shape[0]
+
+    def pool(self) -> None:
+        """Takes in what all other workers have seen, on each of them."""
+        self.low = -workers.largest(-self.low, "low")
+        self.high = workers.largest(self.high, "high")
+        self.total = workers.summed(self.total, "total")
+        self.count = int(workers.summed(np.array(self.count), "count"))
 
     @property
     def mean(self) -> np.ndarray:

@@ -27,7 +27,7 @@ SAME_AS_ONE = [
     "saliency",
     "stripping",
 ]
-OTHERS = ["normalized", "compressed"]
+OTHERS = ["normalized", "compressed", "demon"]
 
 
 @pytest.fixture(autouse=True)

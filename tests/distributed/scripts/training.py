@@ -125,6 +125,18 @@ def stripping():
     return model, keras.optimizers.Adam(0.01), {}, [strip]
 
 
+def demon():
+    method = ka.callbacks.DemonPruning(
+        0.1,
+        noise_variance=1e-5,
+        prune_every=0.2,
+        tolerance=0.05,
+        data=ka.distributed.shard(x),
+        verbose=False,
+    )
+    return build(), keras.optimizers.Adam(0.01), {}, [method]
+
+
 class Momentum(keras.callbacks.Callback):
     """Averages over samples by the one function for it, and shrinks by it."""
 
