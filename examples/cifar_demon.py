@@ -281,13 +281,13 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     every = figure.subplots(1, 2, sharey=True)
-    names = dict.fromkeys(run["method"].split(":")[0] for run in runs)
+    names = dict.fromkeys(series(run) for run in runs)
     for axes, kind in zip(every, ("neuron", "weight"), strict=True):
         for name in names:
             points = sorted(
                 (100 * run[f"{kind}_sparsity"], 100 * run["test_accuracy"])
                 for run in runs
-                if run["method"].split(":")[0] == name
+                if series(run) == name
             )
             if name == "plain":
                 axes.axhline(
@@ -301,6 +301,15 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     every[0].set_ylabel("test accuracy (%)")
     every[0].legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=150)
+
+
+def series(run: dict[str, Any]) -> str:
+    """What a curve shows: a method, with its noise where it has any."""
+    name, *_, last = run["method"].split(":")
+    if not name.startswith("demon"):
+        return name
+    noise = last if run["method"].count(":") == 2 else "5e-5"
+    return f"{name}, σ² = {noise}"
 
 
 def parse() -> argparse.Namespace:

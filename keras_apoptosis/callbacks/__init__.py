@@ -1,7 +1,8 @@
 """Methods, as callbacks for `model.fit`."""
 
 from keras_apoptosis.callbacks.checkpoint import Checkpoint
-from keras_apoptosis.callbacks.demon_pruning import Deaths, DemonPruning
+from keras_apoptosis.callbacks.deaths import Deaths
+from keras_apoptosis.callbacks.demon_pruning import DemonPruning
 from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.learning_rate_attack import LearningRateAttack
 from keras_apoptosis.callbacks.neuron_apoptosis import NeuronApoptosis

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_apoptosis import keras_state
+from keras_apoptosis.callbacks.deaths import DeathRecord, Deaths
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
 from keras_apoptosis.callbacks.sparsity_target import SparsityTarget
 from keras_apoptosis.callbacks.step_agenda import StepAgenda
@@ -31,24 +32,6 @@ from keras_apoptosis.sparsity import Size, size_of
 from keras_apoptosis.statistics.streaming import lasting
 from keras_apoptosis.step_hooks import attach
 from keras_apoptosis.surgery import shrink
-
-
-@dataclasses.dataclass(frozen=True)
-class Deaths:
-    """Which units were dead at one event of `DemonPruning`.
-
-    Args:
-        step: Steps of the training that were done.
-        dead: For each group, by name, how many of its units were dead then
-            or had left before.
-        overlap: Overlap of these units with all that were dead at any event
-            before (Demon pruning, appendix C): 1 where none came back to
-            life; `None` as long as there are none to compare.
-    """
-
-    step: int
-    dead: Mapping[str, int]
-    overlap: float | None
 
 
 class DemonPruning(ScheduledSurgery):
@@ -238,10 +221,7 @@ class DemonPruning(ScheduledSurgery):
         self._hooks: list[LiveHook] = []
         self._detach: list[Callable[[], None]] = []
         self._whole: Size | None = None
-        # By group, the first indices of the units that are left, and of all
-        # that were ever dead.
-        self._left: dict[str, np.ndarray] = {}
-        self._once_dead: dict[str, np.ndarray] = {}
+        self._record = DeathRecord({})
         self._alive: dict[str, np.ndarray] = {}  # As noise has it.
         self._before_test: list[tuple[Any, np.ndarray]] = []
 
@@ -250,8 +230,7 @@ class DemonPruning(ScheduledSurgery):
             **super().get_state(),
             "deaths": [dataclasses.asdict(each) for each in self.deaths],
             "whole": self._whole and dataclasses.asdict(self._whole),
-            "left": self._left,
-            "once_dead": self._once_dead,
+            "record": self._record.get_state(),
             "alive": self._alive,
             "target": self.target and self.target.get_state(),
         }
@@ -260,8 +239,7 @@ class DemonPruning(ScheduledSurgery):
         super().set_state(state)
         self.deaths = [Deaths(**each) for each in state["deaths"]]
         self._whole = state["whole"] and Size(**state["whole"])
-        self._left = dict(state["left"])
-        self._once_dead = dict(state["once_dead"])
+        self._record.set_state(state["record"])
         self._alive = dict(state["alive"])
         if self.target is not None:
             self.target.set_state(state["target"])
@@ -280,14 +258,12 @@ class DemonPruning(ScheduledSurgery):
             detach()
         if self._whole is None:
             self._whole = size_of(self.model)
-            self._left = {
-                analysis.groups[n].name: np.arange(analysis.groups[n].size)
-                for n in gates
-            }
-            self._once_dead = {
-                name: np.zeros(left.size, bool)
-                for name, left in self._left.items()
-            }
+            self._record = DeathRecord(
+                {
+                    analysis.groups[n].name: analysis.groups[n].size
+                    for n in gates
+                }
+            )
         penalized = Regularization(
             self.strength, self.penalty, self._to_regularize(analysis, gates)
         )
@@ -385,7 +361,9 @@ class DemonPruning(ScheduledSurgery):
             )
         )
         dead = activity.dead(self.tolerance)
-        self._record(analysis, dead)
+        named = {analysis.groups[n].name: which for n, which in dead.items()}
+        step = self._progress.steps_done
+        self.deaths.append(self._record.take_down(step, named))
         going: dict[int, np.ndarray] = {}
         may_leave = self._may_leave()
         beyond = False
@@ -422,7 +400,7 @@ class DemonPruning(ScheduledSurgery):
         for number, which in dead.items():
             name, gone = analysis.groups[number].name, going.get(number, [])
             alive[name] = np.delete(~which, gone)
-            self._left[name] = np.delete(self._left[name], gone)
+            self._record.remove(name, gone)
         noise = [hook for hook in self._hooks if isinstance(hook, UnitNoise)]
         if not self.symmetric_noise:
             self._alive = alive
@@ -456,30 +434,6 @@ class DemonPruning(ScheduledSurgery):
         factor = 1.0 if self.target is None else self.target.factor
         # Noise is never more than asked for; it ends with the penalty.
         return min(1.0, factor) if isinstance(hook, UnitNoise) else factor
-
-    def _record(
-        self, analysis: Analysis, dead: Mapping[int, np.ndarray]
-    ) -> None:
-        """Takes down who is dead, by the units' first indices."""
-        now = {}
-        for number, which in dead.items():
-            name = analysis.groups[number].name
-            gone = np.ones(self._once_dead[name].size, bool)
-            gone[self._left[name]] = which
-            now[name] = gone
-        found = overlap(
-            np.concatenate([self._once_dead[name] for name in now]),
-            np.concatenate(list(now.values())),
-        )
-        for name, which in now.items():
-            self._once_dead[name] |= which
-        self.deaths.append(
-            Deaths(
-                self._progress.steps_done,
-                {name: int(which.sum()) for name, which in now.items()},
-                found,
-            )
-        )
 
     def _may_leave(self) -> bool:
         progress = self._progress
@@ -548,26 +502,6 @@ class DemonPruning(ScheduledSurgery):
     def _loud(self) -> bool:
         loud = self.verbose
         return bool(self.params.get("verbose", 1) if loud == "auto" else loud)
-
-
-def overlap(first: np.ndarray, second: np.ndarray) -> float | None:
-    """The overlap of two sets: `|X ∩ Y| / min(|X|, |Y|)`.
-
-    Args:
-        first: For each unit whether it is in the first set.
-        second: Likewise for the second.
-
-    Returns:
-        From 0 to 1, or `None` where a set is empty.
-
-    Example:
-
-    >>> from keras_apoptosis.callbacks.demon_pruning import overlap
-    >>> overlap(np.array([1, 1, 1, 0], bool), np.array([0, 1, 0, 1], bool))
-    0.5
-    """
-    least = min(int(first.sum()), int(second.sum()))
-    return int((first & second).sum()) / least if least else None
 
 
 def _judges(gates: Mapping[int, list[Gate]]) -> list[Any]:

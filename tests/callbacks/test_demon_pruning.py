@@ -8,7 +8,7 @@ from keras import layers, ops
 import keras_apoptosis as ka
 from keras_apoptosis import keras_state, step_hooks
 from keras_apoptosis.callbacks import DemonPruning
-from keras_apoptosis.callbacks.demon_pruning import overlap
+from keras_apoptosis.callbacks.deaths import overlap
 
 # By hand: units 0 and 1 of four are dead for inputs of 1, the others not.
 KERNEL = np.ones((5, 4), "float32")
