@@ -18,11 +18,12 @@ sparsity, with FLOPs and time. A method is a name with a number:
   (`--slimming`), and the share u with the smallest scales goes half-way
 - `magnitude:u`: the share u with the smallest incoming weights goes half-way
 
-The recipes of appendix I are arguments: `--optimizer adam|adamw|sgd`, a rate of
-0.005 or 0.1 that is divided by 5 at 31, 62 and 92 % of the training, a weight
-decay of 0.0005 as a penalty in the loss (for AdamW: decoupled), random crops
-and flips with `--augment`. Models, with `--width` and `--depth`: see
-demon_models.py.
+The recipes of appendix I (demon_recipes.py) are the defaults of each `--model`,
+and arguments: optimizer (Adam, AdamW, SGD with momentum), rate and its
+schedule, weight decay (a penalty in the loss; for AdamW decoupled), batches,
+label smoothing, crops and flips with `--augment`, RandAugment, mixup and
+cutmix, accumulated and clipped gradients. Models, with `--width` and
+`--depth`: see demon_models.py.
 
 Every finished training is written to a file at once, and not repeated when the
 command is given again; `--table` only prints and draws what the file has. The
@@ -42,6 +43,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import demon_recipes
 import keras
 import numpy as np
 from datasets import load
@@ -91,18 +93,24 @@ def build(data: dict[str, tuple], steps: int, arguments) -> keras.Model:
         **options,
     )
     peak = arguments.rate or RATES[arguments.optimizer]
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [int(share * steps) for share in (0.308, 0.616, 0.924)],
-        [peak / 5**power for power in range(4)],
-    )
+    steps = max(1, steps // (arguments.accumulate or 1))
+    shared = {
+        "learning_rate": demon_recipes.SCHEDULES[arguments.schedule](
+            peak, steps
+        ),
+        "global_clipnorm": arguments.clip_norm,
+        "gradient_accumulation_steps": arguments.accumulate,
+    }
     optimizer = {
-        "adam": lambda: keras.optimizers.Adam(rate),
-        "adamw": lambda: keras.optimizers.AdamW(rate, arguments.decay),
-        "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9),
+        "adam": lambda: keras.optimizers.Adam(**shared),
+        "adamw": lambda: keras.optimizers.AdamW(
+            weight_decay=arguments.decay, **shared
+        ),
+        "sgd": lambda: keras.optimizers.SGD(momentum=0.9, **shared),
     }[arguments.optimizer]()
     model.compile(
         optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        demon_recipes.loss(arguments.label_smoothing),
         metrics=["accuracy"],
     )
     return model
@@ -160,9 +168,16 @@ def train(
     if arguments.optimizer != "adamw":
         callbacks.append(decay)
     # Units leave first, then the step is counted, then logged.
-    history = model.fit(
+    images = demon_recipes.Mixed(
         *data["train"],
-        batch_size=arguments.batch_size,
+        arguments.batch_size,
+        rand_augment=arguments.rand_augment,
+        mixup=arguments.mixup,
+        cutmix=arguments.cutmix,
+        seed=seed,
+    )
+    history = model.fit(
+        images,
         epochs=arguments.epochs,
         validation_data=data["val"],
         validation_batch_size=500,
@@ -225,8 +240,9 @@ def machine() -> str:
     )
 
 
-def prepare(samples: int | None, pool: int) -> dict[str, tuple]:
-    """The three parts of CIFAR-10, images made smaller by averaging."""
+def prepare(arguments) -> dict[str, tuple]:
+    """The three parts of CIFAR-10, with images of another size if wanted."""
+    samples, pool, size = arguments.samples, arguments.pool, arguments.size
     data = load("cifar10")
     found = {}
     for part in ("train", "val", "test"):
@@ -236,7 +252,10 @@ def prepare(samples: int | None, pool: int) -> dict[str, tuple]:
             x, y = x[:samples], y[:samples]
         side = x.shape[1] // pool
         x = x.reshape(len(x), side, pool, side, pool, 3).mean((2, 4))
-        found[part] = (x, y)
+        if size:
+            x = keras.ops.image.resize(x, (size, size))
+            x = keras.ops.convert_to_numpy(x)
+        found[part] = (x, keras.utils.to_categorical(y, data.num_classes))
     return found
 
 
@@ -323,7 +342,15 @@ def parse() -> argparse.Namespace:
     add("--activation", default="relu")
     add("--optimizer", choices=RATES, default="adam")
     add("--rate", type=float, help="default 0.005, for SGD 0.1")
+    add("--schedule", choices=demon_recipes.SCHEDULES, default="fifths")
     add("--decay", type=float, default=5e-4)
+    add("--label-smoothing", type=float, default=0.0)
+    add("--mixup", type=float, default=0.0, help="alpha")
+    add("--cutmix", type=float, default=0.0, help="alpha")
+    add("--rand-augment", action="store_true")
+    add("--accumulate", type=int, help="batches of an update")
+    add("--clip-norm", type=float, help="of all gradients")
+    add("--size", type=int, help="resize images to")
     add("--augment", action="store_true", help="random crops and flips")
     add("--batch-size", type=int, default=128)
     add("--epochs", type=int, default=250)
@@ -342,6 +369,8 @@ def parse() -> argparse.Namespace:
     add("--figures", type=Path, help="folder; default that of --output")
     add("--table", action="store_true", help="no training, only the table")
     add("--verbose", type=int, default=2, help="as in `fit`")
+    model = parser.parse_known_args()[0].model
+    parser.set_defaults(**demon_recipes.RECIPES[model])
     arguments = parser.parse_args()
     if arguments.model == "vit_b16" and arguments.depth:
         arguments.depth = arguments.depth[0]
@@ -360,7 +389,7 @@ def main() -> None:
         for method in arguments.methods
         if (method, seed) not in done and not arguments.table
     ]
-    data = prepare(arguments.samples, arguments.pool) if wanted else {}
+    data = prepare(arguments) if wanted else {}
     for method, seed in wanted:
         print(f"\n== {method}, seed {seed}", flush=True)
         run = train(data, seed, method, arguments)

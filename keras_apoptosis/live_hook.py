@@ -16,7 +16,7 @@ from keras_apoptosis.step_hooks import StepHook
 class LiveHook(StepHook):
     """A hook with numbers that callbacks may change between steps.
 
-    It counts how far the training has come by the optimizer's iterations,
+    It counts how far the training has come by the optimizer's steps,
     from a moment that `tell_time` names.
 
     Args:
@@ -59,7 +59,7 @@ class LiveHook(StepHook):
             fraction: The part that is done, from 0 to 1.
             per_step: The part that one step is; 0 while that is not known.
         """
-        iteration = int(ops.convert_to_numpy(self.optimizer.iterations.value))
+        iteration = int(ops.convert_to_numpy(self.steps.value))
         self.change(clock=[iteration, fraction, per_step])
 
     def progress(self, iteration: Any) -> Any:

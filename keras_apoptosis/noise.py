@@ -85,7 +85,7 @@ class UnitNoise(LiveHook):
         self.change(alive=self._label_states())
 
     def after(self, weights: list[keras.Variable]) -> None:
-        done = self.optimizer.iterations  # It counts the present step.
+        done = self.steps  # It counts the present step.
         chosen = [w for w in weights if id(w) in self._owned]
         values = [ops.convert_to_tensor(weight) for weight in chosen]
 
@@ -110,7 +110,7 @@ class UnitNoise(LiveHook):
     def _noise(
         self, number: int, weight: keras.Variable, alive: Any, deviation: Any
     ) -> Any:
-        seed = _StepSeed(self.seed, number, self.optimizer.iterations)
+        seed = _StepSeed(self.seed, number, self.steps)
         noise = keras.random.normal(
             tuple(weight.shape), dtype="float32", seed=seed
         )

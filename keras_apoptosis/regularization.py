@@ -49,7 +49,7 @@ class Regularization(LiveHook):
         self, gradients: list[Any], weights: list[keras.Variable]
     ) -> list[Any]:
         chosen = {id(weight) for weight in self.weights}
-        now = self.strength(self.progress(self.optimizer.iterations))
+        now = self.strength(self.progress(self.steps))
         now = self.number("factor") * now
         found = []
         for gradient, weight in zip(gradients, weights, strict=True):

@@ -21,7 +21,7 @@ class StepHook:
     """Base of what runs inside the compiled step, around the update.
 
     A hook reads nothing in `before` and `after` that changes between steps
-    but the weights, `self.optimizer.iterations` and variables it made by
+    but the weights, `self.steps` and variables it made by
     `add_variable`: on JAX anything else is the number it was when the step
     was traced. To change one of its variables between steps, assign it and
     call `keras_state.hand_over(model)`.
@@ -40,6 +40,15 @@ class StepHook:
     first: bool = False
     optimizer: keras.Optimizer
     _outer: keras.Optimizer
+
+    @property
+    def steps(self) -> keras.Variable:
+        """How many steps were done, those that only gather gradients too.
+
+        Live in the compiled step: before the update it does not count the
+        present step, after it does.
+        """
+        return keras_state.steps_of(self.optimizer)
 
     def build(self, weights: Sequence[keras.Variable]) -> None:
         """Makes the variables of the hook.

@@ -102,6 +102,16 @@ def test_numbers_are_gaussian_and_differ_from_weight_to_weight_and_step():
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.03
 
 
+def test_every_step_has_its_own_noise_where_gradients_accumulate():
+    model = make_model()
+    optimizer = keras.optimizers.SGD(0.0, gradient_accumulation_steps=4)
+    model.compile(optimizer, "mse")
+    noisy(model, Constant(0.01))
+    # The same numbers four times over would have four times the variance.
+    found = moved(model)["one/kernel"]
+    assert found.var() == pytest.approx(0.01 * STEPS, rel=0.06)
+
+
 def test_parameters_do_not_share_numbers_one_step_later():
     """PyTorch takes the sum of a seed's parts: 1 and 5 were 2 and 4."""
     model = make_model()

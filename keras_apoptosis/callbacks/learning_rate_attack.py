@@ -141,7 +141,7 @@ class _Attack(step_hooks.StepHook):
         self, gradients: list[Any], weights: list[keras.Variable]
     ) -> list[Any]:
         attack = self.attack
-        since = ops.cast(self.optimizer.iterations, "int32") - attack.start
+        since = ops.cast(self.steps, "int32") - attack.start
         self._now = ops.logical_and(
             ops.logical_and(
                 since >= 0, since < attack.repeats * attack.interval
