@@ -324,11 +324,10 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
 
 def series(run: dict[str, Any]) -> str:
     """What a curve shows: a method, with its noise where it has any."""
-    name, *_, last = run["method"].split(":")
+    name, *numbers = run["method"].split(":")
     if not name.startswith("demon"):
         return name
-    noise = last if run["method"].count(":") == 2 else "5e-5"
-    return f"{name}, σ² = {noise}"
+    return f"{name}, σ² = {numbers[1] if len(numbers) > 1 else '5e-5'}"
 
 
 def parse() -> argparse.Namespace:
