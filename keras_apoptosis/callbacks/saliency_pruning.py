@@ -203,6 +203,8 @@ class SaliencyPruning(ScheduledSurgery):
             for name, each in self.criterion(self.model, self._read).items()
             if name in sizes
         }
+        if not scores:
+            return None, "the criterion scores none of the groups"
         for name, each in scores.items():
             if each.shape != (sizes[name],):
                 raise ValueError(

@@ -16,12 +16,13 @@ Y = RNG.integers(0, 3, size=64)
 TWICE = schedules.AtEpochs({1: 0.25, 2: 0.5})
 
 
-def network(prunable=False):
+def network(prunable=False, normalized=False):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
             keras.Input((6,)),
             layers.Dense(8, activation="relu", name="one"),
+            *([layers.BatchNormalization()] if normalized else []),
             layers.Dense(5, activation="tanh", name="two"),
             layers.Dense(3, name="out"),
         ]
@@ -50,12 +51,14 @@ def kernels(model):
 
 @pytest.mark.parametrize("criterion", named.UNITS)
 def test_units_leave_by_every_criterion(criterion):
-    model = network()
+    scales = criterion == "normalization_scale"
+    model = network(normalized=scales)
     pruning = SaliencyPruning(criterion, schedule=TWICE, data=(X, Y))
     history = fit(model, pruning)
     # Shares of what there was at first, rounded down: 8 → 6 → 4, 5 → 4 → 3.
     assert history["units/one"] == [6, 4, 4]
-    assert history["units/two"] == [4, 3, 3]
+    # Units that pass no normalization have no such score.
+    assert history["units/two"] == ([5, 5, 5] if scales else [4, 3, 3])
     assert [event.degree for event in pruning.history] == [0.25, 0.5]
     assert np.isfinite(model.evaluate(X, Y, verbose=0))
 
@@ -83,6 +86,16 @@ def test_weights_go_by_every_criterion(criterion, budget):
     assert history["parameters"] == [119] * 3  # Masks are none.
     zeros = sum(int((kernel == 0).sum()) for kernel in kernels(model))
     assert zeros == expected[-1]
+
+
+def test_a_criterion_may_score_nothing():
+    model = network()
+    pruning = SaliencyPruning(
+        "normalization_scale", schedule=TWICE, data=(X, Y)
+    )
+    fit(model, pruning)
+    reason = "the criterion scores none of the groups"
+    assert [event.skipped for event in pruning.history] == [reason] * 2
 
 
 def test_the_lowest_scores_go():
