@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROUNDS = 2
+ROUNDS = 3
 BATCH, STEPS, EPOCHS, WIDTH = 256, 30, 4, 1024
 KINDS = ("one", "two", "unreduced", "strategy")
 
