@@ -19,7 +19,12 @@ from keras_apoptosis.graph import Analysis, Place
 from keras_apoptosis.graph.kinds import Contraction
 from keras_apoptosis.graph.rules import rule_of
 from keras_apoptosis.losses import sample_losses
-from keras_apoptosis.statistics.probe import Point, collect, pre_points
+from keras_apoptosis.statistics.probe import (
+    Point,
+    collect,
+    post_points,
+    pre_points,
+)
 from keras_apoptosis.statistics.streaming import batches, labelled_batches
 
 # For each group, by name, one number for each of its units.
@@ -221,20 +226,11 @@ class ReplacedUnits:
                 place = Place(step.outputs[0], before)
                 yield point, place, _Site(group.name, point.name, axis, places)
             return
-        for observation in group.observations:
-            if not observation.measurable:
-                continue
-            sources = [analysis.trace.sources[i] for i in observation.sources]
-            if any(source.within is not None for source in sources):
-                continue
-            parts = []
-            for source in sources:
-                units = source.units
-                places = analysis.positions(units.labels, number)
-                parts.append((source.tensor, units.axis, places, None))
-            point = Point(group.name, observation.name, parts)
-            for key, axis, places, _ in parts:
-                site = _Site(group.name, observation.name, axis, places)
+        for point in post_points(analysis, number):
+            if any(within is not None for *_, within in point.parts):
+                continue  # Deep inside a layer nothing can be replaced.
+            for key, axis, places, _ in point.parts:
+                site = _Site(group.name, point.name, axis, places)
                 yield point, Place(key), site
 
     def _size(self, name: str) -> int:
