@@ -11,9 +11,9 @@ sparsity, with FLOPs and time. A method is a name with a number:
   `demon_target:s` or `demon_target:s:σ²` for a target of weight sparsity
 - `snap:u`, `cropit:u`: the share u of all units goes after the first step,
   by the scores of SNAP and CroPit-S
-- `early_snap:u`, `early_crop:u`: the same after 15 % of the training. The
-  original finds the moment by how fast the gradient flow changes; here it is
-  an argument, `--early`
+- `early_snap:u`, `early_crop:u`: the same at the end of the first epoch in
+  which the weights have settled (`ka.schedules.WhenSettled`), or at the moment
+  that `--early` says
 - `slimming:u`: network slimming: a constant l1 penalty on the scales
   (`--slimming`), and the share u with the smallest scales goes half-way
 - `magnitude:u`: the share u with the smallest incoming weights goes half-way
@@ -141,14 +141,20 @@ def callbacks_of(method: str, data: dict[str, tuple], arguments) -> list[Any]:
                 **wanted,
             )
         ]
-    moment = {"snap": 1e-6, "cropit": 1e-6, "early_snap": arguments.early}
-    moment = {**moment, "early_crop": arguments.early}.get(name, 0.5)
+    share, half_way = float(number), name in ("slimming", "magnitude")
+    schedule: Any = ka.schedules.OneShot(share, 0.5 if half_way else 1e-6)
+    if name.startswith("early"):
+        schedule = (
+            ka.schedules.OneShot(share, arguments.early)
+            if arguments.early
+            else ka.schedules.WhenSettled(share)
+        )
     pruning = ka.callbacks.SaliencyPruning(
         BASELINES[name],
-        schedule=ka.schedules.OneShot(float(number), moment),
+        schedule=schedule,
         data=(x[:1000], y[:1000]),
         budget="global",
-        replacement="mean" if moment == 0.5 else "zero",
+        replacement="mean" if half_way else "zero",
     )
     slims = name == "slimming"
     return [Penalty(arguments.slimming)] * slims + [pruning]
@@ -362,7 +368,7 @@ def parse() -> argparse.Namespace:
     add("--prune-every", type=float, default=0.05)
     add("--start", type=float, default=0.0)
     add("--static", action="store_true", help="prune at the end alone")
-    add("--early", type=float, default=0.15)
+    add("--early", type=float, help="moment, as a part of the training")
     add("--slimming", type=float, default=1e-3)
     add("--output", type=Path, default=Path("output/demon"))
     add("--figures", type=Path, help="folder; default that of --output")

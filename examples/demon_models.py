@@ -176,7 +176,7 @@ class _Positions(layers.Layer):
 def _images(shape: Sequence[int], augment: bool) -> tuple[Any, Any]:
     x = inputs = keras.Input(tuple(shape))
     if augment:
-        x = layers.ZeroPadding2D(4)(x)
+        x = layers.ZeroPadding2D(shape[0] // 8)(x)  # 4 for 32 pixels.
         x = layers.RandomCrop(*shape[:2])(x)
         x = layers.RandomFlip("horizontal")(x)
     variance = [each**2 for each in DEVIATION]

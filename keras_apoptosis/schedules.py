@@ -13,7 +13,7 @@ import dataclasses
 import itertools
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -281,6 +281,70 @@ class OneShot(EventSchedule):
 
     def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
         return (_moment(self.at),)
+
+    def amount(self, event: int) -> float:
+        return self.amount_to_go
+
+
+@dataclasses.dataclass(frozen=True)
+class WhenSettled(EventSchedule):
+    """One event with an amount, when the weights have settled.
+
+    The moment of EarlyCroP (Rachwan et al., "Winning the lottery ahead of
+    time", 2022), which EarlySNAP shares (Demon pruning, section 4): by how
+    much `‖w − w₁‖ / ‖w₁‖` changes in an epoch, where w₁ are the weights after
+    the first, is small beside what it was in the second. From there on
+    training is close to that of a linear model, which pruning can keep.
+
+    Args:
+        amount_to_go: Number above 0 and below 1.
+        threshold: Number above 0: the part of the second epoch's change that
+            a later one's has to be below. By default `0.9 − amount_to_go`, as
+            the original has it, and at least 0.01: the more is to go, the
+            more settled weights have to be.
+        latest: Number above 0 and up to 1: the event fires at the first end
+            of an epoch from there on, settled or not.
+
+    Example:
+
+    >>> schedule = WhenSettled(0.6, latest=0.5)
+    >>> schedule.settled([1.0]), schedule.settled([1.0, 0.4, 0.2])
+    (False, True)
+    >>> schedule.times(total_epochs=10)  # When it may fire.
+    (0.3, 0.4, 0.5)
+    """
+
+    amount_to_go: float
+    threshold: float | None = None
+    latest: float = 0.5
+
+    def __post_init__(self) -> None:
+        amount = self.amount_to_go
+        _check("amount_to_go", amount, 0 < amount < 1, "above 0 and below 1")
+        part = 1.0 if self.threshold is None else self.threshold
+        ok = 0 < part < math.inf
+        _check("threshold", self.threshold, ok, "None or above 0 and finite")
+        ok = 0 < self.latest <= 1
+        _check("latest", self.latest, ok, "above 0 and up to 1")
+
+    def settled(self, moves: Sequence[float]) -> bool:
+        """Whether weights have settled.
+
+        Args:
+            moves: The changes of the relative distance in the second epoch
+                and in each one since.
+        """
+        part = self.threshold
+        if part is None:
+            part = max(0.01, 0.9 - self.amount_to_go)
+        return len(moves) > 1 and moves[-1] < part * moves[0]
+
+    def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
+        _check_count("total_epochs", total_epochs)
+        last = math.ceil(self.latest * total_epochs - 1e-9)
+        return tuple(
+            epoch / total_epochs for epoch in range(min(3, last), last + 1)
+        )
 
     def amount(self, event: int) -> float:
         return self.amount_to_go

@@ -24,6 +24,7 @@ from keras_apoptosis.schedules import (
     Polynomial,
     QuarterLife,
     Random,
+    WhenSettled,
 )
 
 # A schedule, and what `times(total_epochs=8)` must give, by hand.
@@ -48,6 +49,10 @@ EVENTS = [
     (AtEpochs({8: 0.2, 9: 0.5, 1: 0.1}), (0.125, 1.0)),
     (OneShot(0.5), (0.5,)),
     (OneShot(0.5, at=QuarterLife()), (0.25,)),
+    # It may fire at these: the third epoch is the first to compare.
+    (WhenSettled(0.5), (0.375, 0.5)),
+    (WhenSettled(0.5, latest=0.51), (0.375, 0.5, 0.625)),
+    (WhenSettled(0.5, latest=0.01), (0.125,)),
     (Polynomial(0.8, count=4), (0.125, 0.25, 0.375, 0.5)),
     (Polynomial(0.8, start=0.5, end=1.0, count=2), (0.75, 1.0)),
     # Drawn, so no numbers by hand: the properties below bound them.
@@ -129,6 +134,19 @@ def test_amounts_of_a_polynomial():
     amounts = [Polynomial(0.9, count=9).amount(event) for event in range(9)]
     assert amounts == sorted(amounts)
     assert amounts[-1] == 0.9
+
+
+def test_weights_have_settled_when_they_move_little_beside_the_first_time():
+    # 0.9 − 0.5 is the part that a move has to be below.
+    assert not WhenSettled(0.5).settled([])
+    assert not WhenSettled(0.5).settled([0.0])
+    assert not WhenSettled(0.5).settled([10.0, 4.1])
+    assert WhenSettled(0.5).settled([10.0, 4.1, 3.9])
+    assert not WhenSettled(0.5).settled([10.0, 3.9, 4.1])
+    assert WhenSettled(0.5, threshold=0.42).settled([10.0, 4.1])
+    # The more is to go the more settled, but never is nothing.
+    assert WhenSettled(0.95).settled([1.0, 0.009])
+    assert not WhenSettled(0.95).settled([1.0, 0.011])
 
 
 def test_amounts_stay_with_their_epochs():
@@ -243,6 +261,10 @@ def test_one_cycle_rises_then_falls(peak, warmup, at):
         (lambda: AtEpochs({}), "amounts={}"),
         (lambda: OneShot(1.0), "amount_to_go=1.0"),
         (lambda: OneShot(0.5, at=0.0), "start=0.0"),
+        (lambda: WhenSettled(0), "amount_to_go=0"),
+        (lambda: WhenSettled(0.5, threshold=0.0), "threshold=0.0"),
+        (lambda: WhenSettled(0.5, latest=0.0), "latest=0.0"),
+        (lambda: WhenSettled(0.5).times(), "total_epochs=None"),
         (lambda: Polynomial(0.0), "final=0.0"),
         (lambda: Polynomial(0.5, start=-0.1), "start=-0.1"),
         (lambda: Polynomial(0.5, start=0.5, end=0.5), "end=0.5"),

@@ -45,8 +45,8 @@ class SaliencyPruning(ScheduledSurgery):
             `"random"`. See `ka.criteria`.
         schedule: When, and what share is gone by then, such as
             `ka.schedules.AtEpochs({2: 0.1, 3: 0.2, 4: 0.4, 5: 0.6})` (table
-            4.2), `ka.schedules.Polynomial` or `ka.schedules.OneShot`.
-            Defaults to `Polynomial(0.5, count=4)`.
+            4.2), `ka.schedules.Polynomial`, `ka.schedules.OneShot` or
+            `ka.schedules.WhenSettled`. Defaults to `Polynomial(0.5, count=4)`.
         structure: `"units"`, or `"weights"`, of the kernels of Prunable
             layers.
         data: Training sample `(x, y)`, or batches of that, by which the

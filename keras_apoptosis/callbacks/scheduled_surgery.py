@@ -10,9 +10,9 @@ from typing import Any
 import keras
 
 from keras_apoptosis.accounting import flops, parameters
-from keras_apoptosis.callbacks.agenda import Agenda
 from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.progress import TrainingProgress
+from keras_apoptosis.callbacks.settling_agenda import agenda_of
 from keras_apoptosis.callbacks.step_clock import StepClock
 from keras_apoptosis.graph import UnitGroup, analyse
 from keras_apoptosis.masking import masked_count
@@ -52,7 +52,7 @@ class ScheduledSurgery(keras.callbacks.Callback):
         self.verbose = verbose
         self.history: list[Event] = []
         self._progress = TrainingProgress(total_epochs)
-        self._agenda = Agenda(schedule, self._progress)
+        self._agenda = agenda_of(schedule, self._progress, lambda: self.model)
         self._clock = StepClock()
         self._logged: dict[str, float] = {}
 

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.callbacks.agenda import Agenda
 from keras_apoptosis.callbacks.progress import TrainingProgress
+from keras_apoptosis.callbacks.settling_agenda import agenda_of
 from keras_apoptosis.callbacks.unit_watch import UnitWatch
 from keras_apoptosis.capacity import Capacity, capacity
 from keras_apoptosis.criteria.dead_units import check_threshold
@@ -170,7 +170,7 @@ class SynapticStripping(keras.callbacks.Callback):
         self.history: list[Stripping] = []
         self._only_counts = self.share == Constant(0.0)
         self._progress = TrainingProgress(total_epochs)
-        self._agenda = Agenda(schedule, self._progress)
+        self._agenda = agenda_of(schedule, self._progress, lambda: self.model)
         self._watch = UnitWatch(data, batch_size)
         self._seconds = 0.0
 
