@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from keras_apoptosis.checks import check_size
 from keras_apoptosis.graph.reading import as_function, models_of, read
 from keras_apoptosis.layers import (
     PrunableActivation,
@@ -18,7 +19,6 @@ from keras_apoptosis.layers import (
     PrunableConv3D,
     PrunableDense,
 )
-from keras_apoptosis.layers.activation_statistics import check_tolerance
 
 PLAIN = {
     PrunableActivation: layers.Activation,
@@ -82,7 +82,7 @@ def make_prunable(
     'PrunableDense'
     """
     unit_axes = _axes_after_normalization(model)
-    check_tolerance(activity_tolerance)
+    check_size("activity_tolerance", activity_tolerance)
     tracking = {
         "track_statistics": track_statistics,
         "activity_tolerance": activity_tolerance,

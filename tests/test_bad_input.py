@@ -201,7 +201,7 @@ TABLE = {
     ),
     "unknown compression": (
         lambda m: distributed(compression="zip"),
-        "to be one of none, fp16. Received: compression=zip",
+        "to be 'none' or 'fp16'. Received: compression='zip'",
     ),
     "no backward pass": (
         lambda m: distributed(backward_passes_per_step=0),
@@ -262,11 +262,11 @@ TABLE = {
     ),
     "unknown level": (
         lambda m: NEURONS("extreme", data=X),
-        "Received: level=extreme",
+        "Received: level='extreme'",
     ),
     "unknown metric": (
         lambda m: NEURONS(metric="distance"),
-        "'reconstruction' or 'weights'. Received: metric=distance",
+        "'reconstruction' or 'weights'. Received: metric='distance'",
     ),
     "factor of 1": (
         lambda m: NEURONS(metric="weights", factor=1.0),
@@ -286,7 +286,7 @@ TABLE = {
     ),
     "unknown synapses": (
         lambda m: NEURONS(metric="weights", synapses="both"),
-        "Received: synapses=both",
+        "Received: synapses='both'",
     ),
     "no data": (
         lambda m: NEURONS("normal"),
@@ -342,7 +342,7 @@ TABLE = {
     ),
     "threshold that is not a number": (
         lambda m: ka.criteria.dead_units(m, X, threshold="low"),
-        "Received: threshold=low",
+        "Received: threshold='low'",
     ),
     "unknown word for data": (
         lambda m: STRIPPING(data="test"),
@@ -504,7 +504,7 @@ TABLE = {
     ),
     "unknown sparsity": (
         lambda m: DEMON(target_sparsity=0.8, sparsity="layers"),
-        "`sparsity` to be one of weights, neurons, flops",
+        "`sparsity` to be 'weights', 'neurons' or 'flops'",
     ),
     "tolerance below 0": (
         lambda m: DEMON(tolerance=-0.1),
@@ -512,15 +512,19 @@ TABLE = {
     ),
     "unknown penalty": (
         lambda m: DEMON(penalty="l0"),
-        "`penalty` to be one of 'l1', 'l2'. Received: penalty=l0",
+        "`penalty` to be 'l1' or 'l2'. Received: penalty='l0'",
     ),
     "unknown weights to regularize": (
         lambda m: DEMON(regularize="biases"),
-        "`regularize` to be one of 'auto', 'scales', 'all'. Received",
+        "`regularize` to be 'auto', 'scales' or 'all'. Received",
     ),
     "scales of a model without any": (
         lambda m: fit(lambda: DEMON(data=X, regularize="scales"), m),
         "normalizations whose scales are trained, for `regularize='scales'`",
+    ),
+    "dead units that wait for ever": (
+        lambda m: DEMON(min_gain=1.0),
+        "`min_gain` to be a number from 0 to below 1. Received: min_gain=1.0",
     ),
     "noise_every of 0": (
         lambda m: DEMON(noise_every=0),

@@ -15,6 +15,7 @@ from keras import ops
 
 from keras_apoptosis import keras_state, workers
 from keras_apoptosis.callbacks.plain_data import from_json, to_json
+from keras_apoptosis.checks import check_count
 from keras_apoptosis.graph.reading import layers_inside, seeds_of
 from keras_apoptosis.masking import mask_of, mask_weights, masked_layers
 
@@ -105,11 +106,7 @@ class Checkpoint(keras.callbacks.Callback):
                     "Expected `callbacks` with `get_state` and `set_state`. "
                     f"Received: {type(each).__name__}"
                 )
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(
-                "Expected `every` to be an integer of at least 1. "
-                f"Received: every={every}"
-            )
+        check_count("every", every)
         self.every = every
         self.epoch = 0
         self._generators: list[np.ndarray] = []

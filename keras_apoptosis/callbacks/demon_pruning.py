@@ -14,8 +14,14 @@ from keras_apoptosis.callbacks.deaths import DeathRecord, Deaths
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
 from keras_apoptosis.callbacks.sparsity_target import SparsityTarget
 from keras_apoptosis.callbacks.step_agenda import StepAgenda
+from keras_apoptosis.checks import (
+    check_choice,
+    check_count,
+    check_share,
+    check_size,
+)
 from keras_apoptosis.criteria.inactivity import (
-    check_tolerance,
+    Activity,
     measure,
     recorded,
     removal_of,
@@ -31,7 +37,8 @@ from keras_apoptosis.schedules import OneCycle, ValueSchedule, Warmup
 from keras_apoptosis.sparsity import Size, size_of
 from keras_apoptosis.statistics.streaming import lasting
 from keras_apoptosis.step_hooks import attach
-from keras_apoptosis.surgery import shrink
+from keras_apoptosis.surgery import Removal, shrink
+from keras_apoptosis.surgery.plan import parameters_after
 
 
 class DemonPruning(ScheduledSurgery):
@@ -101,6 +108,10 @@ class DemonPruning(ScheduledSurgery):
             them (appendix D.1).
         noise_every: Integer, at least 1. Add the variance of so many steps at
             once, each so many steps: random numbers are what noise costs.
+        min_gain: Number from 0 to below 1. As long as less than this share of
+            the parameters would go, the dead wait for the next event: a
+            removal costs tracing the step anew. They leave at the end at the
+            latest. 0 to remove them at once, as the paper does.
         min_units: How many units every group keeps.
         layers: Names of layers or groups to which pruning and noise are
             limited, and the penalty on scales.
@@ -161,6 +172,7 @@ class DemonPruning(ScheduledSurgery):
         dynamic: bool = True,
         symmetric_noise: bool = False,
         noise_every: int = 1,
+        min_gain: float = 0.01,
         min_units: int = 1,
         layers: Iterable[str] | None = None,
         exclude: Iterable[str] = (),
@@ -183,20 +195,14 @@ class DemonPruning(ScheduledSurgery):
         )
         _check_time("prune_every", prune_every, prune_every > 0)
         _check_time("start", start, start >= 0)
-        check_tolerance(tolerance)
-        _check_choice("penalty", penalty, ("l1", "l2"))
-        _check_choice("regularize", regularize, ("auto", "scales", "all"))
-        for name, value in (
-            ("samples", samples),
-            ("batch_size", batch_size),
-            ("noise_every", noise_every),
-            ("min_units", min_units),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"Expected `{name}` to be an integer of at least 1. "
-                    f"Received: {name}={value}"
-                )
+        check_size("tolerance", tolerance)
+        check_choice("penalty", penalty, ("l1", "l2"))
+        check_choice("regularize", regularize, ("auto", "scales", "all"))
+        check_count("samples", samples)
+        check_count("batch_size", batch_size)
+        check_count("noise_every", noise_every)
+        check_share("min_gain", min_gain)
+        check_count("min_units", min_units)
         self.target = (
             None
             if target_sparsity is None
@@ -213,6 +219,7 @@ class DemonPruning(ScheduledSurgery):
         self.dynamic = dynamic
         self.symmetric_noise = symmetric_noise
         self.noise_every = noise_every
+        self.min_gain = min_gain
         self.min_units = min_units
         self.seed = seed
         self.deaths: list[Deaths] = []
@@ -348,80 +355,109 @@ class DemonPruning(ScheduledSurgery):
     def operate(self, degree: float) -> tuple[Report | None, str]:
         analysis = analyse(self.model)
         gates = self._gates(analysis)
-        activity = (
-            recorded(analysis, gates)
-            if self.data is None
-            else measure(
-                analysis,
-                gates,
-                self.data,
-                self.samples,
-                self.batch_size,
-                self.constant,
+        activity = self._measure(analysis, gates)
+        dead = activity.dead(self.tolerance)
+        names = {n: analysis.groups[n].name for n in dead}
+        self.deaths.append(
+            self._record.take_down(
+                self._progress.steps_done,
+                {names[n]: which for n, which in dead.items()},
             )
         )
-        dead = activity.dead(self.tolerance)
-        named = {analysis.groups[n].name: which for n, which in dead.items()}
-        step = self._progress.steps_done
-        self.deaths.append(self._record.take_down(step, named))
-        going: dict[int, np.ndarray] = {}
-        may_leave = self._may_leave()
-        beyond = False
-        notes: tuple[str, ...] = ()
-        if may_leave:
-            finishing = (
-                self.target is not None
-                and self._progress.fraction >= self.target.finish
-            )
-            # The last part of the training still repairs what that costs.
-            leaving = (
-                {n: np.ones(which.size, bool) for n, which in dead.items()}
-                if finishing
-                else dead
-            )
-            candidates = spared(activity, leaving, self.min_units)
-            going = candidates
-            if self.target is not None:
-                going = self.target.choose(
-                    analysis, activity, candidates, self._whole
-                )
-                beyond = any(
-                    going[n].size < units.size
-                    for n, units in candidates.items()
-                )
-            living = sum(int((~dead[n][u]).sum()) for n, u in going.items())
-            if living:
-                notes = (
-                    f"{living:,} units were alive, the least active: deaths "
-                    "alone did not reach the target",
-                )
+        going, reached, reason = self._choose(analysis, activity, dead)
         removal = removal_of(analysis, activity, going)
-        alive = {}
-        for number, which in dead.items():
-            name, gone = analysis.groups[number].name, going.get(number, [])
-            alive[name] = np.delete(~which, gone)
-            self._record.remove(name, gone)
-        noise = [hook for hook in self._hooks if isinstance(hook, UnitNoise)]
+        gone = {n: going.get(n, np.array([], int)) for n in dead}
+        for number, units in gone.items():
+            self._record.remove(names[number], units)
         if not self.symmetric_noise:
-            self._alive = alive
+            self._alive = {
+                names[n]: np.delete(~which, gone[n])
+                for n, which in dead.items()
+            }
+        report = self._carry_out(removal, analysis, gates)
+        if self.target is not None:
+            self._steer(reached)
+        if report is None:
+            return None, reason
+        return dataclasses.replace(
+            report, notes=(*report.notes, *_notes(dead, going))
+        ), ""
+
+    def _measure(
+        self, analysis: Analysis, gates: Mapping[int, list[Gate]]
+    ) -> Activity:
+        if self.data is None:
+            return recorded(analysis, gates)
+        return measure(
+            analysis,
+            gates,
+            self.data,
+            self.samples,
+            self.batch_size,
+            self.constant,
+        )
+
+    def _choose(
+        self,
+        analysis: Analysis,
+        activity: Activity,
+        dead: Mapping[int, np.ndarray],
+    ) -> tuple[dict[int, np.ndarray], bool, str]:
+        """Which units leave, whether that is all that should, or why none."""
+        if not self._may_leave():
+            count = sum(int(which.sum()) for which in dead.values())
+            return {}, False, f"{count:,} units are dead; none leaves yet"
+        finishing = (
+            self.target is not None
+            and self._progress.fraction >= self.target.finish
+        )
+        # The last part of the training still repairs what that costs.
+        leaving = (
+            {n: np.ones(which.size, bool) for n, which in dead.items()}
+            if finishing
+            else dead
+        )
+        candidates = spared(activity, leaving, self.min_units)
+        going, reached = candidates, False
+        if self.target is not None:
+            going = self.target.choose(
+                analysis, activity, candidates, self._whole
+            )
+            reached = any(
+                going[n].size < units.size for n, units in candidates.items()
+            )
+        removal = removal_of(analysis, activity, going)
+        if not len(removal):
+            return {}, reached, "no unit is dead that may leave"
+        if not (finishing or reached or self._is_last()):
+            left = parameters_after(analysis, removal)
+            gain = 1 - left / self.model.count_params()
+            if gain < self.min_gain:
+                return (
+                    {},
+                    False,
+                    f"it would remove {gain:.1%} of the parameters, less than "
+                    f"min_gain={self.min_gain:.0%}",
+                )
+        return going, reached, ""
+
+    def _carry_out(
+        self,
+        removal: Removal,
+        analysis: Analysis,
+        gates: Mapping[int, list[Gate]],
+    ) -> Report | None:
+        noise = [hook for hook in self._hooks if isinstance(hook, UnitNoise)]
         for hook in noise:
             hook.set_alive(self._alive)
         report = shrink(self.model, removal) if len(removal) else None
         keras_state.fetch(self.model)
-        if report is None:  # Else the hook was built anew.
+        if report is None:  # Else the hooks were built anew.
             for hook in noise:
                 hook.renew_alive()
         self._reset_statistics(analysis, gates)
         keras_state.hand_over(self.model)
-        if self.target is not None:
-            self._steer(beyond)
-        if report is not None:
-            notes = (*report.notes, *notes)
-            return dataclasses.replace(report, notes=notes), ""
-        if not may_leave:
-            count = sum(int(which.sum()) for which in dead.values())
-            return None, f"{count:,} units are dead; none leaves yet"
-        return None, "no unit is dead that may leave"
+        return report
 
     def _steer(self, reached: bool) -> None:
         share = size_of(self.model).sparsity(self._whole)[self.target.kind]
@@ -435,10 +471,13 @@ class DemonPruning(ScheduledSurgery):
         # Noise is never more than asked for; it ends with the penalty.
         return min(1.0, factor) if isinstance(hook, UnitNoise) else factor
 
+    def _is_last(self) -> bool:
+        return self._progress.fraction >= 1 or self.model.stop_training
+
     def _may_leave(self) -> bool:
-        progress = self._progress
-        if progress.fraction >= 1 or self.model.stop_training:
+        if self._is_last():
             return True
+        progress = self._progress
         done = (
             progress.steps_done
             if isinstance(self.start, int)
@@ -504,6 +543,18 @@ class DemonPruning(ScheduledSurgery):
         return bool(self.params.get("verbose", 1) if loud == "auto" else loud)
 
 
+def _notes(
+    dead: Mapping[int, np.ndarray], going: Mapping[int, np.ndarray]
+) -> tuple[str, ...]:
+    living = sum(int((~dead[n][units]).sum()) for n, units in going.items())
+    if not living:
+        return ()
+    return (
+        f"{living:,} units were alive, the least active: deaths alone did not "
+        "reach the target",
+    )
+
+
 def _judges(gates: Mapping[int, list[Gate]]) -> list[Any]:
     """The layers that apply the activations, each once."""
     layers = [gate.step.operation for each in gates.values() for gate in each]
@@ -535,13 +586,4 @@ def _check_time(name: str, value: Any, ok: bool) -> None:
             f"Expected `{name}` to be a number of steps (integer) or a "
             f"fraction of the training (float, up to 1). Received: "
             f"{name}={value}"
-        )
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        expected = ", ".join(f"'{each}'" for each in allowed)
-        raise ValueError(
-            f"Expected `{name}` to be one of {expected}. "
-            f"Received: {name}={value}"
         )

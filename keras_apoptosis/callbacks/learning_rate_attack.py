@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis import step_hooks
+from keras_apoptosis.checks import check_count, check_size
 from keras_apoptosis.criteria.unit_weights import incoming_weights
 from keras_apoptosis.graph import analyse
 
@@ -65,21 +66,10 @@ class LearningRateAttack(keras.callbacks.Callback):
         interval: int = 10,
     ):
         super().__init__()
-        if not (np.isfinite(multiplier) and multiplier >= 0):
-            raise ValueError(
-                "Expected `multiplier` to be a finite number of at least 0. "
-                f"Received: {multiplier=}"
-            )
-        for name, value, least in (
-            ("start", start, 0),
-            ("repeats", repeats, 1),
-            ("interval", interval, 1),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"Expected `{name}` to be an integer of at least {least}. "
-                    f"Received: {name}={value}"
-                )
+        check_size("multiplier", multiplier)
+        check_count("start", start, least=0)
+        check_count("repeats", repeats)
+        check_count("interval", interval)
         self.group = group
         self.units = np.atleast_1d(np.asarray(units, int))
         self.multiplier = float(multiplier)

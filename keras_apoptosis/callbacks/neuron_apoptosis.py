@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
+from keras_apoptosis.checks import check_choice, check_count, check_share
 from keras_apoptosis.criteria.explaining import Reconstruction
 from keras_apoptosis.criteria.levels import LEVELS
 from keras_apoptosis.criteria.merging import (
@@ -129,32 +130,12 @@ class NeuronApoptosis(ScheduledSurgery):
             total_epochs=total_epochs,
             verbose=verbose,
         )
-        if level not in LEVELS:
-            raise ValueError(
-                f"Expected `level` to be one of {', '.join(LEVELS)}. "
-                f"Received: level={level}"
-            )
-        if metric not in ("reconstruction", "weights"):
-            raise ValueError(
-                "Expected `metric` to be 'reconstruction' or 'weights'. "
-                f"Received: metric={metric}"
-            )
-        if synapses not in ("incoming", "outgoing"):
-            raise ValueError(
-                "Expected `synapses` to be 'incoming' or 'outgoing'. "
-                f"Received: synapses={synapses}"
-            )
-        for name, value in (("min_units", min_units), ("round_to", round_to)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"Expected `{name}` to be an integer of at least 1. "
-                    f"Received: {name}={value}"
-                )
-        if not 0 <= min_gain < 1:
-            raise ValueError(
-                "Expected `min_gain` to be from 0 to below 1. "
-                f"Received: min_gain={min_gain}"
-            )
+        check_choice("level", level, LEVELS)
+        check_choice("metric", metric, ("reconstruction", "weights"))
+        check_choice("synapses", synapses, ("incoming", "outgoing"))
+        check_count("min_units", min_units)
+        check_count("round_to", round_to)
+        check_share("min_gain", min_gain)
         self.metric = metric
         self.min_gain = min_gain
         if metric == "reconstruction":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
+from keras_apoptosis.checks import check_choice, check_count
 from keras_apoptosis.criteria import named
 from keras_apoptosis.criteria.budget import lowest, share_of
 from keras_apoptosis.criteria.unit_saliency import mean_replacements
@@ -129,20 +130,9 @@ class SaliencyPruning(ScheduledSurgery):
                 "AtEpochs`, `Polynomial` and `OneShot` do. "
                 f"Received: {schedule=}"
             )
-        for name, value, choices in (
-            ("budget", budget, ("local", "global")),
-            ("replacement", replacement, ("mean", "zero")),
-        ):
-            if value not in choices:
-                raise ValueError(
-                    f"Expected `{name}` to be '{choices[0]}' or "
-                    f"'{choices[1]}'. Received: {name}={value!r}"
-                )
-        if not isinstance(min_units, int) or min_units < 1:
-            raise ValueError(
-                "Expected `min_units` to be an integer of at least 1. "
-                f"Received: {min_units=}"
-            )
+        check_choice("budget", budget, ("local", "global"))
+        check_choice("replacement", replacement, ("mean", "zero"))
+        check_count("min_units", min_units)
         measured = structure == "units" and replacement == "mean"
         if data is None and (measured or criterion not in named.BLIND):
             raise ValueError(

@@ -108,8 +108,10 @@ class SettlingAgenda(Agenda):
     def _measure(self) -> None:
         """Takes down by how much the distance to the first weights changed."""
         keras_state.fetch(self.model())
+        # On PyTorch what is peeked at goes on changing with the weights.
         weights = [
-            keras_state.peek(w) for w in self.model().trainable_variables
+            np.array(keras_state.peek(weight))
+            for weight in self.model().trainable_variables
         ]
         if [w.shape for w in weights] != [r.shape for r in self._reference]:
             # The first time, or another callback has removed units.

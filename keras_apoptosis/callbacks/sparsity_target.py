@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_apoptosis.checks import check_choice
 from keras_apoptosis.criteria.inactivity import Activity, removal_of
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.sparsity import KINDS, Size, size_after
@@ -54,11 +55,7 @@ class SparsityTarget:
                 "Expected `target_sparsity` to be a number above 0 and below "
                 f"1, or None. Received: target_sparsity={target}"
             )
-        if kind not in KINDS:
-            raise ValueError(
-                f"Expected `sparsity` to be one of {', '.join(KINDS)}. "
-                f"Received: sparsity={kind}"
-            )
+        check_choice("sparsity", kind, KINDS)
         self.target = target
         self.kind = kind
         self.reach = reach

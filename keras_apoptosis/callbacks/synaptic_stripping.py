@@ -17,7 +17,7 @@ from keras_apoptosis.callbacks.progress import TrainingProgress
 from keras_apoptosis.callbacks.settling_agenda import agenda_of
 from keras_apoptosis.callbacks.unit_watch import UnitWatch
 from keras_apoptosis.capacity import Capacity, capacity
-from keras_apoptosis.criteria.dead_units import check_threshold
+from keras_apoptosis.checks import check_size
 from keras_apoptosis.criteria.rectified import Rectified, rectified_layers
 from keras_apoptosis.criteria.stripping import strip_weights
 from keras_apoptosis.graph import Analysis, analyse
@@ -159,7 +159,7 @@ class SynapticStripping(keras.callbacks.Callback):
                 "Expected `schedule` to be one of `ka.schedules` that fires "
                 f"events, such as `EveryEpoch(2)`. Received: {schedule=}"
             )
-        check_threshold(threshold)
+        check_size("threshold", threshold)
         self.share = share if callable(share) else Constant(float(share))
         self.schedule = schedule
         self.threshold = threshold

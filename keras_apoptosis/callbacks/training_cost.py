@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_apoptosis.accounting import TRAINING, parameters
+from keras_apoptosis.checks import check_count
 from keras_apoptosis.sparsity import Size, size_of
 
 
@@ -44,11 +45,7 @@ class TrainingCost(keras.callbacks.Callback):
 
     def __init__(self, batch_size: int):
         super().__init__()
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(
-                "Expected `batch_size` to be an integer of at least 1. "
-                f"Received: batch_size={batch_size}"
-            )
+        check_count("batch_size", batch_size)
         self.batch_size = batch_size
         self.whole: Size | None = None
         self.flops = 0.0

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apoptosis.checks import check_choice
 from keras_apoptosis.criteria.unit_saliency import penalties
 from keras_apoptosis.criteria.unit_weights import (
     incoming_kernels,
@@ -127,10 +128,7 @@ class UnitMonitor(keras.callbacks.Callback):
                 "Expected `every` to be an integer of at least 1, or None. "
                 f"Received: {every=}"
             )
-        if at not in ("pre", "post"):
-            raise ValueError(
-                f"Expected `at` to be 'pre' or 'post'. Received: {at=}"
-            )
+        check_choice("at", at, ("pre", "post"))
         self.every = every
         self.at = at
         self.groups = None if groups is None else tuple(groups)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_apoptosis.checks import check_size
 from keras_apoptosis.criteria.rectified import AFTER_RELU, rectified_layers
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.rules import rule_of
@@ -62,7 +62,7 @@ def dead_units(
     [1]
     >>> report = ka.shrink(model, removal)
     """
-    check_threshold(threshold)
+    check_size("threshold", threshold)
     analysis = analyse(model)
     rectified = rectified_layers(analysis.graph, convolutions=True)
     points = [each.point(analysis.graph) for each in rectified]
@@ -90,15 +90,6 @@ def dead_units(
                     if point.name in measured and point.shifts
                 }
     return Removal(removed, replacements)
-
-
-def check_threshold(threshold: float) -> None:
-    """Raises a `ValueError` unless the threshold is one."""
-    if not (isinstance(threshold, numbers.Real) and 0 <= threshold < np.inf):
-        raise ValueError(
-            "Expected `threshold` to be a finite number of at least 0. "
-            f"Received: threshold={threshold}"
-        )
 
 
 def _emptied(analysis: Analysis) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis import workers
+from keras_apoptosis.checks import check_size
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.saturation import Gate, silent_groups
 from keras_apoptosis.statistics.probe import Point, post_points
@@ -87,22 +88,13 @@ def inactive_units(
     >>> ka.criteria.inactive_units(model, data)["hidden"].tolist()
     [1]
     """
-    check_tolerance(tolerance)
+    check_size("tolerance", tolerance)
     analysis = analyse(model)
     gates = silent_groups(analysis)
     activity = measure(analysis, gates, data, samples, batch_size, constant)
     return removal_of(
         analysis, activity, spared(activity, activity.dead(tolerance))
     )
-
-
-def check_tolerance(tolerance: float) -> None:
-    """Raises a `ValueError` unless the tolerance is one."""
-    if not (isinstance(tolerance, int | float) and 0 <= tolerance < np.inf):
-        raise ValueError(
-            "Expected `tolerance` to be a finite number of at least 0. "
-            f"Received: tolerance={tolerance}"
-        )
 
 
 def measure(

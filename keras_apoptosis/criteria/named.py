@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from keras_apoptosis.checks import check_choice
 from keras_apoptosis.criteria.gradient_flow import (
     cropit,
     normalization_scale,
@@ -75,11 +76,7 @@ def criterion(given: Any, structure: str) -> Callable[..., Any]:
     >>> criterion("magnitude", "weights").__name__
     'magnitude'
     """
-    if structure not in _NAMED:
-        raise ValueError(
-            "Expected `structure` to be 'weights' or 'units'. "
-            f"Received: {structure=}"
-        )
+    check_choice("structure", structure, _NAMED)
     if callable(given):
         return given
     if given not in _NAMED[structure]:

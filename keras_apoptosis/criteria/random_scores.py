@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_apoptosis.checks import check_choice
 from keras_apoptosis.graph import analyse
 
 
@@ -39,14 +40,10 @@ def random(
     >>> [scores.shape for scores in ka.criteria.random(model)]
     [(4, 2), (2,)]
     """
+    check_choice("structure", structure, ("weights", "units"))
     rng = np.random.default_rng(seed)
     if structure == "weights":
         shapes = [each.shape for each in model.trainable_variables]
         return [rng.uniform(size=shape) for shape in shapes]
-    if structure != "units":
-        raise ValueError(
-            "Expected `structure` to be 'weights' or 'units'. "
-            f"Received: {structure=}"
-        )
     groups = [each for each in analyse(model).groups if each.removable]
     return {each.name: rng.uniform(size=each.size) for each in groups}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_apoptosis.checks import check_share
 from keras_apoptosis.criteria.unit_saliency import mean_replacements
 from keras_apoptosis.criteria.unit_weights import (
     incoming_kernels,
@@ -61,11 +61,7 @@ def sparse_units(
     >>> ka.criteria.sparse_units(model)["hidden"].tolist()
     [0]
     """
-    if not (isinstance(share, numbers.Real) and 0 <= share < 1):
-        raise ValueError(
-            "Expected `share` to be a number from 0 to below 1. "
-            f"Received: share={share}"
-        )
+    check_share("share", share)
     analysis = analyse(model)
     incoming = _shares(analysis, incoming_kernels(analysis))
     outgoing = _shares(analysis, outgoing_kernels(analysis))

@@ -7,12 +7,12 @@ the score, the more expendable the weight.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_apoptosis.checks import check_choice, check_size
 from keras_apoptosis.keras_state import peek
 from keras_apoptosis.statistics import WeightDerivatives
 
@@ -129,11 +129,7 @@ def taylor2(
     >>> ka.criteria.taylor2(model, sample, hessian_weight=0.5)[0].tolist()
     [[-9.0]]
     """
-    if not (math.isfinite(hessian_weight) and hessian_weight >= 0):
-        raise ValueError(
-            "Expected `hessian_weight` to be a finite number of at least 0. "
-            f"Received: {hessian_weight=}"
-        )
+    check_size("hessian_weight", hessian_weight)
     steps, gradients, rows = _second_order(
         "taylor2", model, data, perturbation, loss, batch_size
     )
@@ -245,11 +241,7 @@ def _weights(model: keras.Model) -> WeightScores:
 
 def _steps(model: keras.Model, perturbation: str) -> WeightScores:
     """Δw: how each weight changes when it goes."""
-    if perturbation not in ("weights", "signs"):
-        raise ValueError(
-            "Expected `perturbation` to be 'weights' or 'signs'. "
-            f"Received: {perturbation=}"
-        )
+    check_choice("perturbation", perturbation, ("weights", "signs"))
     weights = _weights(model)
     if perturbation == "weights":
         return [-each for each in weights]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis import keras_state, workers
+from keras_apoptosis.checks import check_choice, check_count
 from keras_apoptosis.step_hooks import StepHook, hooks_of, place
 
 COMPRESSIONS = ("none", "fp16")
@@ -68,11 +68,7 @@ def DistributedOptimizer(
             "Expected `optimizer` to be a Keras optimizer. "
             f"Received: optimizer={optimizer} (of type {type(optimizer)})"
         )
-    if compression not in COMPRESSIONS:
-        raise ValueError(
-            f"Expected `compression` to be one of {', '.join(COMPRESSIONS)}. "
-            f"Received: compression={compression}"
-        )
+    check_choice("compression", compression, COMPRESSIONS)
     passes = _passes(optimizer, backward_passes_per_step)
     if all_reduce_of(optimizer) is not None:
         raise ValueError(
@@ -195,15 +191,8 @@ def all_reduce_of(optimizer: keras.Optimizer | None) -> AllReduce | None:
 
 
 def _passes(optimizer: keras.Optimizer, given: Any) -> int:
-    try:
-        passes = 0 if isinstance(given, bool) else operator.index(given)
-    except TypeError:
-        passes = 0
-    if passes < 1:
-        raise ValueError(
-            "Expected `backward_passes_per_step` to be an integer of at least "
-            f"1. Received: backward_passes_per_step={given}"
-        )
+    check_count("backward_passes_per_step", given)
+    passes = int(given)
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     steps = getattr(optimizer, "gradient_accumulation_steps", None)
     # One that was loaded has its accumulators already.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 from keras import activations, ops
 
+from keras_apoptosis.checks import check_size
 from keras_apoptosis.keras_state import unlocked
 from keras_apoptosis.layers.unit_statistics import UnitStatistics
 
@@ -26,15 +26,6 @@ NON_NEGATIVE = (
     activations.sparse_sigmoid,
     activations.squareplus,
 )
-
-
-def check_tolerance(activity_tolerance: float) -> None:
-    """Raises a `ValueError` unless the tolerance is one."""
-    if not 0 <= activity_tolerance < math.inf:
-        raise ValueError(
-            "`activity_tolerance` must be a finite number, at least 0. "
-            f"Received: activity_tolerance={activity_tolerance}"
-        )
 
 
 class ActivationStatistics:
@@ -69,7 +60,7 @@ class ActivationStatistics:
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        check_tolerance(activity_tolerance)
+        check_size("activity_tolerance", activity_tolerance)
         self.track_statistics = bool(track_statistics)
         self.activity_tolerance = float(activity_tolerance)
         self.statistics_count = None

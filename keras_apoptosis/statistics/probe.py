@@ -8,6 +8,7 @@ from typing import Any
 
 from keras import Model, ops
 
+from keras_apoptosis.checks import check_choice
 from keras_apoptosis.graph import Analysis, Step, analyse
 from keras_apoptosis.graph.activations import without_activation
 from keras_apoptosis.statistics.moments import Moments
@@ -58,10 +59,7 @@ def unit_statistics(
     >>> found["hidden"]["hidden"].count
     10
     """
-    if at not in ("pre", "post"):
-        raise ValueError(
-            f"Expected `at` to be 'pre' or 'post'. Received: {at=}"
-        )
+    check_choice("at", at, ("pre", "post"))
     analysis = analyse(model)
     points = post_points if at == "post" else pre_points
     return collect(

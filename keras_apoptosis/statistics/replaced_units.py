@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis import autodiff, workers
+from keras_apoptosis.checks import check_choice
 from keras_apoptosis.graph import Analysis, Place
 from keras_apoptosis.graph.kinds import Contraction
 from keras_apoptosis.graph.rules import rule_of
@@ -57,10 +58,7 @@ class ReplacedUnits:
         loss: Any = None,
         groups: Iterable[str] | None = None,
     ):
-        if at not in ("pre", "post"):
-            raise ValueError(
-                f"Expected `at` to be 'pre' or 'post'. Received: {at=}"
-            )
+        check_choice("at", at, ("pre", "post"))
         self.analysis = analysis
         self.at = at
         self.groups: list[str] = []

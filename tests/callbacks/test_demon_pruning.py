@@ -87,6 +87,17 @@ class TestWhen:
         assert demon.retraces == 1
         assert [each.overlap for each in demon.deaths] == [None, 1, 1, 1]
 
+    def test_few_dead_wait_but_not_beyond_the_end(self):
+        # Two of four units are 2 * (5 + 1 + 2) of the 34 parameters: 47 %.
+        for min_gain, steps in ((0.48, 15), (0.47, 3)):
+            seen, demon = widths(prune_every=0.25, min_gain=min_gain)
+            assert seen == [4] * steps + [2] * (16 - steps)
+            assert demon.retraces == 1
+        seen, demon = widths(prune_every=0.25, min_gain=0.48)
+        assert (
+            "would remove 47.1% of the parameters" in demon.history[0].skipped
+        )
+
     def test_at_the_end_if_the_interval_is_longer(self):
         seen, _ = widths(prune_every=5000)
         assert seen == [4] * 15 + [2]
