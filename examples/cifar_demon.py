@@ -275,7 +275,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def compare(runs: list[dict[str, Any]]) -> str:
     """The runs as a table; several seeds give the mean."""
     header = "method,seeds,val %,test %,neurons gone %,weights gone %,"
-    header += "training FLOPs,inference FLOPs,seconds,retraces"
+    header += "training FLOPs,inference FLOPs,seconds,retraces,least overlap"
     rows = []
     for method in dict.fromkeys(run["method"] for run in runs):
         mine = [run for run in runs if run["method"] == method]
@@ -295,9 +295,16 @@ def compare(runs: list[dict[str, Any]]) -> str:
                 mean("inference_flops", ".2f") + "x",
                 mean("seconds", ".0f"),
                 "" if mine[0]["retraces"] is None else mean("retraces", ".0f"),
+                least_overlap(mine),
             )
         )
     return table(header.split(","), rows) if rows else "No trainings yet."
+
+
+def least_overlap(runs: list[dict[str, Any]]) -> str:
+    """How many of the dead stayed dead, at worst (figure 8)."""
+    found = [o for run in runs for o in run["overlap"] or () if o is not None]
+    return f"{min(found):.3f}" if found else ""
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:

@@ -16,6 +16,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import numpy as np
 from datasets import Dataset, load
 from keras import layers
 
@@ -37,12 +38,12 @@ def build(data: Dataset, width: int, depth: int, rate: float) -> keras.Model:
     return model
 
 
-def train(data: Dataset, name: str, arguments, **demon) -> tuple:
-    """Trains once; a row of the table."""
-    keras.utils.set_random_seed(arguments.seed)
+def train(data: Dataset, seed: int, arguments, demon: dict) -> list[float]:
+    """Trains once, with what `DemonPruning` gets, or plain if nothing."""
+    keras.utils.set_random_seed(seed)
     model = build(data, arguments.width, arguments.depth, arguments.rate)
     cost = ka.callbacks.TrainingCost(arguments.batch_size)
-    callbacks = [cost]
+    callbacks: list = [cost]
     if demon:
         pruning = ka.callbacks.DemonPruning(
             data=data.x_train[:512],
@@ -65,19 +66,35 @@ def train(data: Dataset, name: str, arguments, **demon) -> tuple:
     _, accuracy = model.evaluate(
         data.x_test, data.y_test, batch_size=500, verbose=0
     )
-    return (
-        name,
-        f"{100 * history['val_accuracy'][-1]:.2f}",
-        f"{100 * accuracy:.2f}",
-        f"{100 * history['neuron_sparsity'][-1]:.1f}",
-        f"{100 * history['weight_sparsity'][-1]:.1f}",
-        f"{history['training_flops'][-1]:.2f}x",
-        f"{cost.seconds:.0f}",
+    return [
+        100 * history["val_accuracy"][-1],
+        100 * accuracy,
+        100 * history["neuron_sparsity"][-1],
+        100 * history["weight_sparsity"][-1],
+        history["training_flops"][-1],
+        cost.seconds,
+    ]
+
+
+def row(name: str, runs: list[list[float]]) -> list[str]:
+    """A row of the table: means over seeds, and half of the range."""
+    mean, half = np.mean(runs, 0), np.ptp(runs, 0) / 2
+    val, test, neurons, weights = (
+        f"{m:.2f} ± {h:.2f}" for m, h in zip(mean[:4], half[:4], strict=True)
     )
+    return [
+        name,
+        val,
+        test,
+        neurons,
+        weights,
+        f"{mean[4]:.2f}x",
+        f"{mean[5]:.0f}",
+    ]
 
 
 def main() -> None:
-    """Trains three times and prints a table."""
+    """Trains in three ways and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--dataset", choices=("digits", "mnist", "higgs"), default="mnist")
@@ -90,25 +107,24 @@ def main() -> None:
     add("--strength", type=float, default=1e-3)
     add("--noise", type=float, default=1e-7, help="peak variance")
     add("--target", type=float, default=0.8)
-    add("--seed", type=int, default=0)
+    add("--seeds", type=int, default=1, help="how many, from 0")
     arguments = parser.parse_args()
     data = load(arguments.dataset)
-    rows = [
-        train(data, "plain", arguments),
-        train(
-            data,
-            f"strength {arguments.strength:g}",
-            arguments,
-            strength=arguments.strength,
-        ),
-        train(
-            data,
-            f"target {arguments.target:.0%}",
-            arguments,
-            strength=arguments.strength / 10,
-            target_sparsity=arguments.target,
-        ),
-    ]
+    strength, target = arguments.strength, arguments.target
+    ways: dict[str, dict] = {
+        "plain": {},
+        f"strength {strength:g}": {"strength": strength},
+        f"target {target:.0%}": {
+            "strength": strength / 10,
+            "target_sparsity": target,
+        },
+    }
+    rows = []
+    for name, demon in ways.items():
+        print(f"\n== {name}", flush=True)
+        seeds = range(arguments.seeds)
+        runs = [train(data, seed, arguments, demon) for seed in seeds]
+        rows.append(row(name, runs))
     header = "training,val %,test %,neurons gone %,weights gone %,"
     header += "training FLOPs,seconds"
     print(table(header.split(","), rows))
