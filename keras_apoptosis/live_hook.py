@@ -9,7 +9,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import keras_state
 from keras_apoptosis.step_hooks import StepHook
 
 
@@ -67,13 +66,3 @@ class LiveHook(StepHook):
         start, fraction, per_step = ops.unstack(self.number("clock"), 3)
         steps = ops.cast(iteration, "float32") - start
         return ops.clip(fraction + steps * per_step, 0.0, 1.0)
-
-
-def change_between_steps(
-    model: keras.Model, hooks: Sequence[LiveHook], **numbers: Any
-) -> None:
-    """Gives numbers of hooks other values, between two steps of a model."""
-    keras_state.fetch(model)
-    for hook in hooks:
-        hook.change(**numbers)
-    keras_state.hand_over(model)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_apoptosis import keras_state
 from keras_apoptosis.callbacks.deaths import DeathRecord, Deaths
+from keras_apoptosis.callbacks.pressure import Pressure
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
 from keras_apoptosis.callbacks.sparsity_target import SparsityTarget
 from keras_apoptosis.callbacks.step_agenda import StepAgenda
@@ -29,14 +31,12 @@ from keras_apoptosis.criteria.inactivity import (
 )
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.saturation import Gate, gates_of, silent_groups
-from keras_apoptosis.live_hook import LiveHook, change_between_steps
 from keras_apoptosis.noise import UnitNoise
 from keras_apoptosis.regularization import Regularization, scales_of
 from keras_apoptosis.report import Report
 from keras_apoptosis.schedules import OneCycle, ValueSchedule, Warmup
 from keras_apoptosis.sparsity import Size, size_of
 from keras_apoptosis.statistics.streaming import lasting
-from keras_apoptosis.step_hooks import attach
 from keras_apoptosis.surgery import Removal, shrink
 from keras_apoptosis.surgery.plan import parameters_after
 
@@ -225,8 +225,7 @@ class DemonPruning(ScheduledSurgery):
         self.deaths: list[Deaths] = []
         self.regularized: list[str] = []
         self._agenda = StepAgenda(prune_every, self._progress)
-        self._hooks: list[LiveHook] = []
-        self._detach: list[Callable[[], None]] = []
+        self._pressure: Pressure | None = None
         self._whole: Size | None = None
         self._record = DeathRecord({})
         self._alive: dict[str, np.ndarray] = {}  # As noise has it.
@@ -261,8 +260,6 @@ class DemonPruning(ScheduledSurgery):
         gates = self._gates(analysis)
         if self.data is None:
             recorded(analysis, gates)  # Complains of layers without any.
-        for detach in self._detach:  # Of a fit that broke off.
-            detach()
         if self._whole is None:
             self._whole = size_of(self.model)
             self._record = DeathRecord(
@@ -271,47 +268,32 @@ class DemonPruning(ScheduledSurgery):
                     for n in gates
                 }
             )
-        penalized = Regularization(
-            self.strength, self.penalty, self._to_regularize(analysis, gates)
+        self._end_pressure()  # Of a fit that broke off.
+        weights = self._to_regularize(analysis, gates)
+        self.regularized = [weight.path for weight in weights]
+        noise = UnitNoise(
+            self.model,
+            self.noise_variance,
+            lambda analysis: list(self._gates(analysis)),
+            self.noise_every,
+            self.seed,
         )
-        self.regularized = [weight.path for weight in penalized.weights]
-        self._hooks = [penalized]
-        if getattr(self.noise_variance, "peak", 1.0) > 0:
-            noise = UnitNoise(
-                self.model,
-                self.noise_variance,
-                lambda analysis: list(self._gates(analysis)),
-                self.noise_every,
-                self.seed,
-            )
-            noise.set_alive(self._alive)
-            self._hooks.append(noise)
-        for hook in self._hooks:
-            hook.change(factor=self._factor_of(hook))
-        self._detach = [attach(self.model, hook) for hook in self._hooks]
+        self._pressure = Pressure(
+            self.model,
+            Regularization(self.strength, self.penalty, weights),
+            noise if getattr(self.noise_variance, "peak", 1.0) > 0 else None,
+            self._alive,
+            1.0 if self.target is None else self.target.factor,
+        )
         self._reset_statistics(analysis, gates)
         if self._loud():
-            count = sum(int(np.prod(w.shape)) for w in penalized.weights)
-            what = (
-                f"the scales of {len(penalized.weights)} normalizations"
-                if self._takes_scales
-                else "all there are"
-            )
-            if not self._takes_scales and self.regularize == "auto":
-                what += ", as the model has no normalization with a scale"
-            print(
-                f"DemonPruning: {self.penalty} penalty on {count:,} weights, "
-                f"{what}",
-                flush=True,
-            )
+            self._say_what_is_regularized(weights)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        fraction, per_step = self._progress.fraction, self._progress.per_step
-        keras_state.fetch(self.model)
-        for hook in self._hooks:
-            hook.tell_time(fraction, per_step)
-        keras_state.hand_over(self.model)
+        self._pressure.tell_time(
+            self._progress.fraction, self._progress.per_step
+        )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_end(epoch, logs)
@@ -344,9 +326,7 @@ class DemonPruning(ScheduledSurgery):
 
     def on_train_end(self, logs: Any = None) -> None:
         super().on_train_end(logs)
-        for detach in self._detach:
-            detach()
-        self._detach = []
+        self._end_pressure()
 
     def degree_at(self, event: int, events: int, progress: float) -> float:
         factor = 1.0 if self.target is None else self.target.factor
@@ -447,29 +427,23 @@ class DemonPruning(ScheduledSurgery):
         analysis: Analysis,
         gates: Mapping[int, list[Gate]],
     ) -> Report | None:
-        noise = [hook for hook in self._hooks if isinstance(hook, UnitNoise)]
-        for hook in noise:
-            hook.set_alive(self._alive)
+        self._pressure.set_alive(self._alive)
         report = shrink(self.model, removal) if len(removal) else None
-        keras_state.fetch(self.model)
-        if report is None:  # Else the hooks were built anew.
-            for hook in noise:
-                hook.renew_alive()
+        if report is None:  # Else what is in the step was built anew.
+            self._pressure.renew_alive()
         self._reset_statistics(analysis, gates)
-        keras_state.hand_over(self.model)
         return report
 
     def _steer(self, reached: bool) -> None:
         share = size_of(self.model).sparsity(self._whole)[self.target.kind]
-        self.target.steer(share, self._progress.fraction, reached)
-        for hook in self._hooks:
-            factor = self._factor_of(hook)
-            change_between_steps(self.model, [hook], factor=factor)
+        self._pressure.steer(
+            self.target.steer(share, self._progress.fraction, reached)
+        )
 
-    def _factor_of(self, hook: LiveHook) -> float:
-        factor = 1.0 if self.target is None else self.target.factor
-        # Noise is never more than asked for; it ends with the penalty.
-        return min(1.0, factor) if isinstance(hook, UnitNoise) else factor
+    def _end_pressure(self) -> None:
+        if self._pressure is not None:
+            self._pressure.end()
+            self._pressure = None
 
     def _is_last(self) -> bool:
         return self._progress.fraction >= 1 or self.model.stop_training
@@ -503,15 +477,9 @@ class DemonPruning(ScheduledSurgery):
             )
         return gates
 
-    @property
-    def _takes_scales(self) -> bool:
-        if self.regularize == "auto":
-            return bool(scales_of(self.model))
-        return self.regularize == "scales"
-
     def _to_regularize(
         self, analysis: Analysis, gates: Mapping[int, list[Gate]]
-    ) -> list[Any]:
+    ) -> list[keras.Variable]:
         if not self._takes_scales:
             return list(self.model.trainable_variables)
         found = scales_of(self.model)
@@ -531,12 +499,33 @@ class DemonPruning(ScheduledSurgery):
             )
         return found
 
+    @property
+    def _takes_scales(self) -> bool:
+        if self.regularize == "auto":
+            return bool(scales_of(self.model))
+        return self.regularize == "scales"
+
+    def _say_what_is_regularized(self, weights: list[keras.Variable]) -> None:
+        count = sum(int(np.prod(weight.shape)) for weight in weights)
+        what = "all there are"
+        if self._takes_scales:
+            what = f"the scales of {len(weights)} normalizations"
+        elif self.regularize == "auto":
+            what += ", as the model has no normalization with a scale"
+        print(
+            f"DemonPruning: {self.penalty} penalty on {count:,} weights, "
+            f"{what}",
+            flush=True,
+        )
+
     def _reset_statistics(
         self, analysis: Analysis, gates: Mapping[int, list[Gate]]
     ) -> None:
         if self.data is None:
+            keras_state.fetch(self.model)
             for layer in _judges(gates):
                 layer.reset_statistics()
+            keras_state.hand_over(self.model)
 
     def _loud(self) -> bool:
         loud = self.verbose

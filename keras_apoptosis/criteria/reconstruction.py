@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.linalg
+
+from keras_apoptosis.checks import check_count
 
 # Of the mean diagonal of a Gram matrix: less than this is a unit that is
 # (nearly) dead, or (nearly) explained by those chosen already. Dividing by
@@ -92,9 +93,9 @@ def choose_units(
             "Expected `tolerance` to be at least 0 and below 1. "
             f"Received: tolerance={tolerance}"
         )
-    min_units = _positive("min_units", min_units)
-    round_to = _positive("round_to", round_to)
-    projection = _positive("projection", projection)
+    check_count("min_units", min_units)
+    check_count("round_to", round_to)
+    check_count("projection", projection)
     random = np.random.default_rng(seed)
     points = []
     for gram, weights in observations:
@@ -384,16 +385,3 @@ def _checked_parts(
             f"`removed`, once. Received: kept={kept}, removed={removed}"
         )
     return kept, removed
-
-
-def _positive(name: str, value: Any) -> int:
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(
-            f"Expected `{name}` to be a positive integer. "
-            f"Received: {name}={value}"
-        )
-    return number

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis import workers
+from keras_apoptosis.checks import check_count, check_size
 
 # Rows that are multiplied at once: bounds the rounding of a float32 sum, and
 # the memory that a feature map takes beyond itself.
@@ -41,16 +42,8 @@ class Moments:
     def __init__(
         self, size: int, gram: bool = True, activity_tolerance: float = 0.0
     ):
-        if not (isinstance(size, (int, np.integer)) and size > 0):
-            raise ValueError(
-                "Expected `size` to be a positive integer. "
-                f"Received: size={size}"
-            )
-        if not activity_tolerance >= 0:
-            raise ValueError(
-                "Expected `activity_tolerance` to be at least 0. "
-                f"Received: activity_tolerance={activity_tolerance}"
-            )
+        check_count("size", size)
+        check_size("activity_tolerance", activity_tolerance)
         self.size = int(size)
         self.gram = bool(gram)
         self.activity_tolerance = float(activity_tolerance)

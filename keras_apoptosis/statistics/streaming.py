@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_apoptosis.checks import check_count
+
 _EXPECTED = (
     "Expected `data` to be an array, a list or dictionary of arrays, a tuple "
     "`(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader` "
@@ -114,8 +116,9 @@ def _stream(
     part: Callable[[Any], Any],
 ) -> Iterator[Any]:
     """Batches of the part of each item that is wanted."""
-    batch_size = _positive("batch_size", batch_size)
-    limit = None if limit is None else _positive("limit", limit)
+    check_count("batch_size", batch_size)
+    if limit is not None:
+        check_count("limit", limit)
 
     def listed(item: Any) -> Any:
         """The part, where a list is meant as a tuple."""
@@ -281,19 +284,6 @@ def _refuse_endless(endless: bool, limit: int | None, data: Any) -> None:
             "Expected a `limit`, for the data has no end. "
             f"Received: limit=None, data={_describe(data)}"
         )
-
-
-def _positive(name: str, value: Any) -> int:
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(
-            f"Expected `{name}` to be a positive integer. "
-            f"Received: {name}={value}"
-        )
-    return number
 
 
 def _describe(value: Any) -> str:
