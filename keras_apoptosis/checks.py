@@ -8,6 +8,29 @@ from collections.abc import Collection
 from typing import Any
 
 
+def check_that(name: str, value: Any, ok: bool, expected: str) -> None:
+    """Raises a `ValueError` unless a value is as it should be.
+
+    Args:
+        name: What the argument is called.
+        value: What came.
+        ok: Whether it will do.
+        expected: What was expected, as in "to be above 0".
+
+    Example:
+
+    >>> from keras_apoptosis.checks import check_that
+    >>> check_that("ratio", 1.0, 1.0 > 1, "above 1")
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected `ratio` to be above 1. Received: ratio=1.0
+    """
+    if not ok:
+        raise ValueError(
+            f"Expected `{name}` to be {expected}. Received: {name}={value!r}"
+        )
+
+
 def check_count(name: str, value: Any, least: int = 1) -> None:
     """Raises a `ValueError` unless a value is an integer, and large enough.
 
@@ -26,11 +49,8 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
     samples=0
     """
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not (whole and value >= least):
-        raise ValueError(
-            f"Expected `{name}` to be an integer of at least {least}. "
-            f"Received: {name}={value!r}"
-        )
+    ok = whole and value >= least
+    check_that(name, value, ok, f"an integer of at least {least}")
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
@@ -49,12 +69,11 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     ...
     ValueError: Expected `at` to be 'pre' or 'post'. Received: at='middle'
     """
-    if not (isinstance(value, str) and value in choices):
-        *others, last = (f"'{choice}'" for choice in choices)
-        expected = f"{', '.join(others)} or {last}" if others else last
-        raise ValueError(
-            f"Expected `{name}` to be {expected}. Received: {name}={value!r}"
-        )
+    *others, last = (f"'{choice}'" for choice in choices)
+    expected = f"{', '.join(others)} or {last}" if others else last
+    check_that(
+        name, value, isinstance(value, str) and value in choices, expected
+    )
 
 
 def check_share(name: str, value: Any) -> None:
@@ -73,11 +92,28 @@ def check_share(name: str, value: Any) -> None:
     ValueError: Expected `min_gain` to be a number from 0 to below 1. Received:
     min_gain=1
     """
-    if not (isinstance(value, numbers.Real) and 0 <= value < 1):
-        raise ValueError(
-            f"Expected `{name}` to be a number from 0 to below 1. "
-            f"Received: {name}={value!r}"
-        )
+    ok = isinstance(value, numbers.Real) and 0 <= value < 1
+    check_that(name, value, ok, "a number from 0 to below 1")
+
+
+def check_part(name: str, value: Any) -> None:
+    """Raises a `ValueError` unless a value is above 0 and below 1.
+
+    Args:
+        name: What the argument is called.
+        value: What came.
+
+    Example:
+
+    >>> from keras_apoptosis.checks import check_part
+    >>> check_part("final", 0)
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected `final` to be a number above 0 and below 1. Received:
+    final=0
+    """
+    ok = isinstance(value, numbers.Real) and 0 < value < 1
+    check_that(name, value, ok, "a number above 0 and below 1")
 
 
 def check_size(name: str, value: Any) -> None:
@@ -96,8 +132,5 @@ def check_size(name: str, value: Any) -> None:
     ValueError: Expected `tolerance` to be a finite number of at least 0.
     Received: tolerance=-0.1
     """
-    if not (isinstance(value, numbers.Real) and 0 <= value < math.inf):
-        raise ValueError(
-            f"Expected `{name}` to be a finite number of at least 0. "
-            f"Received: {name}={value!r}"
-        )
+    ok = isinstance(value, numbers.Real) and 0 <= value < math.inf
+    check_that(name, value, ok, "a finite number of at least 0")

@@ -282,6 +282,6 @@ def test_one_cycle_rises_then_falls(peak, warmup, at):
     ],
 )
 def test_errors_say_what_was_received(make, received):
-    with pytest.raises(ValueError, match=r"must be .*Received: ") as caught:
+    with pytest.raises(ValueError, match=r"Expected .*Received: ") as caught:
         make()
     assert str(caught.value).endswith(received)

@@ -1,0 +1,197 @@
+"""When events fire, and what part is gone by then."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from keras_apoptosis.checks import check_count, check_part, check_that
+from keras_apoptosis.schedules.events import EventSchedule, moment_of
+
+
+@dataclasses.dataclass(frozen=True)
+class AtEpochs(EventSchedule):
+    """Events at the end of chosen epochs, each with an amount.
+
+    Epochs count from 1, as in Keras' progress output and in the thesis
+    (tables 2.2 and 4.2). Those beyond the end of the training do not come.
+
+    Args:
+        amounts: Mapping from epochs (integers, at least 1) to amounts
+            (above 0 and below 1).
+
+    Example:
+
+    >>> schedule = AtEpochs({2: 0.1, 3: 0.2})
+    >>> schedule.times(total_epochs=10), schedule.amount(1)
+    ((0.2, 0.3), 0.2)
+    """
+
+    amounts: Mapping[int, float] | Iterable[tuple[int, float]]
+
+    def __post_init__(self) -> None:
+        amounts = dict(self.amounts)
+        check_that("amounts", self.amounts, len(amounts) > 0, "not empty")
+        for epoch, amount in amounts.items():
+            check_count("epoch", epoch)
+            check_part("amount", amount)
+        # Sorted pairs, unlike a dictionary, can be hashed.
+        object.__setattr__(self, "amounts", tuple(sorted(amounts.items())))
+
+    def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
+        check_count("total_epochs", total_epochs)
+        fractions = (epoch / total_epochs for epoch, _ in self.amounts)
+        return tuple(itertools.takewhile(lambda time: time <= 1, fractions))
+
+    def amount(self, event: int) -> float:
+        return self.amounts[event][1]
+
+
+@dataclasses.dataclass(frozen=True)
+class OneShot(EventSchedule):
+    """One event with an amount.
+
+    Args:
+        amount_to_go: Number above 0 and below 1.
+        at: When it fires: a fraction above 0 and up to 1, or a schedule such
+            as `HalfLife()`.
+
+    Example:
+
+    >>> schedule = OneShot(0.9, at=0.5)
+    >>> schedule.times(), schedule.amount(0)
+    ((0.5,), 0.9)
+    """
+
+    amount_to_go: float
+    at: float | EventSchedule = 0.5
+
+    def __post_init__(self) -> None:
+        amount = self.amount_to_go
+        check_that(
+            "amount_to_go", amount, 0 < amount < 1, "above 0 and below 1"
+        )
+        moment_of(self.at)
+
+    def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
+        return (moment_of(self.at),)
+
+    def amount(self, event: int) -> float:
+        return self.amount_to_go
+
+
+@dataclasses.dataclass(frozen=True)
+class WhenSettled(EventSchedule):
+    """One event with an amount, when the weights have settled.
+
+    The moment of EarlyCroP (Rachwan et al., "Winning the lottery ahead of
+    time", 2022), which EarlySNAP shares (Demon pruning, section 4): by how
+    much `‖w − w₁‖ / ‖w₁‖` changes in an epoch, where w₁ are the weights after
+    the first, is small beside what it was in the second. From there on
+    training is close to that of a linear model, which pruning can keep.
+
+    Args:
+        amount_to_go: Number above 0 and below 1.
+        threshold: Number above 0: the part of the second epoch's change that
+            a later one's has to be below. By default `0.9 − amount_to_go`, as
+            the original has it, and at least 0.01: the more is to go, the
+            more settled weights have to be.
+        latest: Number above 0 and up to 1: the event fires at the first end
+            of an epoch from there on, settled or not.
+
+    Example:
+
+    >>> schedule = WhenSettled(0.6, latest=0.5)
+    >>> schedule.settled([1.0]), schedule.settled([1.0, 0.4, 0.2])
+    (False, True)
+    >>> schedule.times(total_epochs=10)  # When it may fire.
+    (0.3, 0.4, 0.5)
+    """
+
+    amount_to_go: float
+    threshold: float | None = None
+    latest: float = 0.5
+
+    def __post_init__(self) -> None:
+        amount = self.amount_to_go
+        check_that(
+            "amount_to_go", amount, 0 < amount < 1, "above 0 and below 1"
+        )
+        part = 1.0 if self.threshold is None else self.threshold
+        ok = 0 < part < math.inf
+        check_that(
+            "threshold", self.threshold, ok, "None or above 0 and finite"
+        )
+        ok = 0 < self.latest <= 1
+        check_that("latest", self.latest, ok, "above 0 and up to 1")
+
+    def settled(self, moves: Sequence[float]) -> bool:
+        """Whether weights have settled.
+
+        Args:
+            moves: The changes of the relative distance in the second epoch
+                and in each one since.
+        """
+        part = self.threshold
+        if part is None:
+            part = max(0.01, 0.9 - self.amount_to_go)
+        return len(moves) > 1 and moves[-1] < part * moves[0]
+
+    def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
+        check_count("total_epochs", total_epochs)
+        last = math.ceil(self.latest * total_epochs - 1e-9)
+        return tuple(
+            epoch / total_epochs for epoch in range(min(3, last), last + 1)
+        )
+
+    def amount(self, event: int) -> float:
+        return self.amount_to_go
+
+
+@dataclasses.dataclass(frozen=True)
+class Polynomial(EventSchedule):
+    """Events at equal intervals, whose amounts rise fast and then slowly.
+
+    `final (1 − (1 − (t − start) / (end − start))^power)`: the schedule of Zhu
+    and Gupta, "To prune, or not to prune", 2017.
+
+    Args:
+        final: Number above 0 and below 1: the amount of the last event.
+        start: Number from 0 to below `end`: where the amount is 0. The first
+            event follows one interval later.
+        end: Number above `start` and up to 1: when the last event fires.
+        count: Integer, at least 1: how many events.
+        power: Number above 0. The larger, the more goes early.
+
+    Example:
+
+    >>> schedule = Polynomial(0.8, start=0.0, end=0.5, count=2, power=1)
+    >>> schedule.times(), schedule.amount(0), schedule.amount(1)
+    ((0.25, 0.5), 0.4, 0.8)
+    """
+
+    final: float
+    start: float = 0.0
+    end: float = 0.5
+    count: int = 10
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        check_part("final", self.final)
+        ok = 0 <= self.start < 1
+        check_that("start", self.start, ok, "from 0 to below 1")
+        ok = self.start + 1e-6 <= self.end <= 1
+        check_that("end", self.end, ok, f"above {self.start:g} and up to 1")
+        check_count("count", self.count)
+        ok = 0 < self.power < math.inf
+        check_that("power", self.power, ok, "above 0 and finite")
+
+    def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
+        parts = ((event + 1) / self.count for event in range(self.count))
+        return tuple(self.start + p * (self.end - self.start) for p in parts)
+
+    def amount(self, event: int) -> float:
+        left = 1 - (event + 1) / self.count
+        return self.final * (1 - left**self.power)
