@@ -1,0 +1,48 @@
+"""The small CNN of Evci's thesis, and what all its experiments share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from initial_weights import as_in_pytorch
+from keras import layers
+
+import keras_apoptosis as ka
+
+
+def build(activation: str = "relu") -> keras.Model:
+    """The small CNN of appendix C.1, compiled."""
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            ka.layers.PrunableConv2D(8, 5, name="conv1", **as_in_pytorch(25)),
+            layers.MaxPooling2D(),
+            layers.Activation(activation),
+            ka.layers.PrunableConv2D(16, 5, name="conv2", **as_in_pytorch(200)),
+            layers.MaxPooling2D(),
+            layers.Activation(activation),
+            layers.Flatten(),
+            ka.layers.PrunableDense(
+                64, activation=activation, name="fc1", **as_in_pytorch(256)
+            ),
+            ka.layers.PrunableDense(10, name="fc2", **as_in_pytorch(64)),
+        ]
+    )
+    model.compile(
+        keras.optimizers.SGD(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def sample_of(data: Any, seed: int, size: int = 1000) -> tuple:
+    """Training images by which units and weights are judged."""
+    rows = np.random.default_rng(seed).permutation(len(data.y_train))[:size]
+    return data.x_train[rows], data.y_train[rows]
+
+
+def kernel_of(model: keras.Model, name: str) -> np.ndarray:
+    return keras.ops.convert_to_numpy(model.get_layer(name).kernel)
