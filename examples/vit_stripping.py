@@ -19,7 +19,7 @@ split off for validation.
   severities, from tensorflow-datasets (`--corrupted` downloads 2.7 GB).
 
 The paper's numbers come from 200 epochs on a GPU; this has been run in small
-only: see docs/results.md.
+only: see docs/results/synaptic_stripping.md.
 """
 
 from __future__ import annotations

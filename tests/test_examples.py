@@ -29,7 +29,7 @@ RUNS = [
     f"{DEMON} --model vit_b16 --width 24 --depth 1 --accumulate 2",
     "cifar_mlp_stripping.py --sizes 2x256 --seeds 1 --samples 256 --epochs 2",
     "vit_stripping.py --seeds 1 --samples 128 --epochs 1 --layers 1 --width 16 "
-    "--heads 2 --expansion 2 --batch-size 64",
+    "--heads 2 --expansion 2 --batch-size 64 --augment randaugment",
     "horovod_mnist.py --dataset digits --epochs 1",
 ]
 
