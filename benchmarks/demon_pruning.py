@@ -34,7 +34,7 @@ class Attached(ka.callbacks.DemonPruning):
         return None, "it is only timed"
 
     def on_train_begin(self, logs=None):
-        if not self._hooks:
+        if self._pressure is None:
             super().on_train_begin(logs)
         self._progress.begin_fit(self.params)
         self._agenda.begin_fit()
