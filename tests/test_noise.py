@@ -6,9 +6,8 @@ import pytest
 from keras import layers, ops
 
 import keras_apoptosis as ka
-from keras_apoptosis import step_hooks
+from keras_apoptosis import keras_state, step_hooks
 from keras_apoptosis.graph.saturation import silent_groups
-from keras_apoptosis.live_hook import change_between_steps
 from keras_apoptosis.noise import UnitNoise
 from keras_apoptosis.schedules import Constant, OneCycle
 
@@ -148,8 +147,10 @@ def test_units_that_die_between_steps_get_no_more():
     hook = noisy(model)
     fit(model, 2)
     hook.set_alive({"one": np.arange(WIDTH) >= 50})
-    change_between_steps(model, [hook], factor=1.0)
+    keras_state.fetch(model)
+    hook.change(factor=1.0)
     hook.renew_alive()
+    keras_state.hand_over(model)
     found = moved(model, 2)["one/kernel"]
     assert not found[:, :50].any()
     assert found[:, 50:].all()
