@@ -277,8 +277,7 @@ def compare(runs: list[dict[str, Any]]) -> str:
     header = "method,seeds,val %,test %,neurons gone %,weights gone %,"
     header += "training FLOPs,inference FLOPs,seconds,retraces,least overlap"
     rows = []
-    for method in dict.fromkeys(run["method"] for run in runs):
-        mine = [run for run in runs if run["method"] == method]
+    for method, mine in by_method(runs).items():
 
         def mean(key: str, form: str, factor: float = 1, mine=mine) -> str:
             return f"{factor * np.mean([run[key] for run in mine]):{form}}"
@@ -308,25 +307,34 @@ def least_overlap(runs: list[dict[str, Any]]) -> str:
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    """Test accuracy by sparsity of neurons and of weights (figure 3)."""
+    """Test accuracy by sparsity of neurons and of weights (figure 3).
+
+    A point is the mean of a setting over its seeds, a bar their range.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     every = figure.subplots(1, 2, sharey=True)
-    names = dict.fromkeys(series(run) for run in runs)
+    settings = by_method(runs)
+    names = dict.fromkeys(series(method) for method in settings)
     for axes, kind in zip(every, ("neuron", "weight"), strict=True):
         for name in names:
-            points = sorted(
-                (100 * run[f"{kind}_sparsity"], 100 * run["test_accuracy"])
-                for run in runs
-                if series(run) == name
-            )
-            if name == "plain":
-                axes.axhline(
-                    np.mean([y for _, y in points]), color="k", ls=":", lw=1
+            found = [
+                (
+                    np.array([100 * run[f"{kind}_sparsity"] for run in mine]),
+                    np.array([100 * run["test_accuracy"] for run in mine]),
                 )
-            else:
-                axes.plot(*zip(*points, strict=True), marker="o", label=name)
+                for method, mine in settings.items()
+                if series(method) == name
+            ]
+            if name == "plain":
+                axes.axhline(found[0][1].mean(), color="k", ls=":", lw=1)
+                continue
+            found.sort(key=lambda each: each[0].mean())
+            x, y = (np.array([e[i].mean() for e in found]) for i in (0, 1))
+            low = y - [e[1].min() for e in found]
+            high = [e[1].max() for e in found] - y
+            axes.errorbar(x, y, (low, high), marker="o", capsize=3, label=name)
         axes.set(xlabel=f"{kind} sparsity (%)")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
@@ -335,9 +343,46 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def series(run: dict[str, Any]) -> str:
+def draw_trainings(runs: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy, sparsity and the overlap of the dead (figure 8) over time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    accuracy, sparsity, overlap = figure.subplots(1, 3)
+    for method, (run, *_) in by_method(runs).items():
+        epochs = np.arange(1, run["epochs"] + 1)
+        history = run["history"]
+        accuracy.plot(epochs, 100 * np.array(history["val_accuracy"]))
+        sparsity.plot(
+            epochs, 100 * np.array(history["weight_sparsity"]), label=method
+        )
+        (line,) = overlap.plot([])
+        if run["overlap"]:
+            times = np.linspace(0, run["epochs"], len(run["overlap"]) + 1)[1:]
+            values = [np.nan if o is None else o for o in run["overlap"]]
+            overlap.plot(times, values, marker=".", color=line.get_color())
+    accuracy.set(title="validation accuracy (%)")
+    sparsity.set(title="weights gone (%)")
+    sparsity.legend(frameon=False, fontsize="x-small")
+    overlap.set(title="of those once dead, dead now")
+    for axes in (accuracy, sparsity, overlap):
+        axes.set(xlabel="epoch", xlim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
+def by_method(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each setting, in order of the seeds."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in sorted(runs, key=lambda run: run["seed"]):
+        found.setdefault(run["method"], []).append(run)
+    return found
+
+
+def series(method: str) -> str:
     """What a curve shows: a method, with its noise where it has any."""
-    name, *numbers = run["method"].split(":")
+    name, *numbers = method.split(":")
     if not name.startswith("demon"):
         return name
     return f"{name}, σ² = {numbers[1] if len(numbers) > 1 else '5e-5'}"
@@ -413,6 +458,7 @@ def main() -> None:
     if runs:
         figures = arguments.figures or arguments.output
         draw(runs, figures / "demon_sparsity.png")
+        draw_trainings(runs, figures / "demon_trainings.png")
         print(f"Runs are in {results}, figures in {figures}/")
 
 
