@@ -7,7 +7,8 @@ Section 4 and figures 3, 13 and 14 of "Maxwell's demon at work": accuracy by
 sparsity, with FLOPs and time. A method is a name with a number:
 
 - `plain`
-- `demon:λ`, or `demon:λ:σ²` with another noise variance than `--noise`, and
+- `demon:λ`, or `demon:λ:σ²` with another noise variance than `--noise`;
+  `demon_static` likewise, where the dead leave at the end alone (figure 7);
   `demon_target:s` or `demon_target:s:σ²` for a target of weight sparsity
 - `snap:u`, `cropit:u`: the share u of all units goes after the first step,
   by the scores of SNAP and CroPit-S
@@ -125,9 +126,9 @@ def callbacks_of(method: str, data: dict[str, tuple], arguments) -> list[Any]:
     if name.startswith("demon"):
         number, _, variance = number.partition(":")
         wanted = (
-            {"strength": float(number)}
-            if name == "demon"
-            else {"target_sparsity": float(number), "strength": 3e-3}
+            {"target_sparsity": float(number), "strength": 3e-3}
+            if name == "demon_target"
+            else {"strength": float(number)}
         )
         return [
             ka.callbacks.DemonPruning(
@@ -135,7 +136,7 @@ def callbacks_of(method: str, data: dict[str, tuple], arguments) -> list[Any]:
                 prune_every=arguments.prune_every,
                 noise_variance=float(variance or arguments.noise),
                 noise_every=arguments.noise_every,
-                dynamic=not arguments.static,
+                dynamic=name != "demon_static",
                 start=arguments.start,
                 penalty=arguments.penalty,
                 **wanted,
@@ -344,7 +345,10 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
 
 
 def draw_trainings(runs: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy, sparsity and the overlap of the dead (figure 8) over time."""
+    """Accuracy, sparsity and the overlap of the dead over time.
+
+    Only where the dead stay in the model can they revive (figure 8).
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.4), layout="constrained")
@@ -357,7 +361,7 @@ def draw_trainings(runs: list[dict[str, Any]], path: Path) -> None:
             epochs, 100 * np.array(history["weight_sparsity"]), label=method
         )
         (line,) = overlap.plot([])
-        if run["overlap"]:
+        if run["overlap"] and method.startswith("demon_static"):
             times = np.linspace(0, run["epochs"], len(run["overlap"]) + 1)[1:]
             values = [np.nan if o is None else o for o in run["overlap"]]
             overlap.plot(times, values, marker=".", color=line.get_color())
@@ -419,7 +423,6 @@ def parse() -> argparse.Namespace:
     add("--penalty", choices=("l1", "l2"), default="l1")
     add("--prune-every", type=float, default=0.05)
     add("--start", type=float, default=0.0)
-    add("--static", action="store_true", help="prune at the end alone")
     add("--early", type=float, help="moment, as a part of the training")
     add("--slimming", type=float, default=1e-3)
     add("--output", type=Path, default=Path("output/demon"))
