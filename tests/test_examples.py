@@ -22,8 +22,9 @@ RUNS = [
     "mnist_dead_units.py attack --samples 320 --epochs 1",
     "mlp_demon.py --dataset digits --epochs 2",
     "mlp_demon.py --dataset higgs --samples 256 --epochs 1",
-    f"{DEMON} --pool 4 --width 4 --methods plain demon:0.01 demon_target:0.5 "
-    "demon_static:0.01 snap:0.3 cropit:0.3 early_snap:0.3 early_crop:0.3 slimming:0.3",
+    f"{DEMON} --pool 4 --width 4 --methods plain demon:0.01 demon_static:0.01 "
+    "demon_target:0.5 snap:0.3 cropit:0.3 early_snap:0.3 early_crop:0.3 "
+    "slimming:0.3 magnitude:0.3",
     f"{DEMON} --model vgg_16 --width 2 --size 32 --augment",
     f"{DEMON} --model resnet_50 --width 2 --optimizer sgd",
     f"{DEMON} --model vit_b16 --width 24 --depth 1 --accumulate 2",
