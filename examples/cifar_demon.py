@@ -138,6 +138,7 @@ def callbacks_of(method: str, data: dict[str, tuple], arguments) -> list[Any]:
                 noise_every=arguments.noise_every,
                 dynamic=name != "demon_static",
                 start=arguments.start,
+                min_gain=arguments.min_gain,
                 penalty=arguments.penalty,
                 **wanted,
             )
@@ -423,6 +424,7 @@ def parse() -> argparse.Namespace:
     add("--penalty", choices=("l1", "l2"), default="l1")
     add("--prune-every", type=float, default=0.05)
     add("--start", type=float, default=0.0)
+    add("--min-gain", type=float, default=0.01, help="the dead wait for it")
     add("--early", type=float, help="moment, as a part of the training")
     add("--slimming", type=float, default=1e-3)
     add("--output", type=Path, default=Path("output/demon"))
