@@ -346,31 +346,35 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
 
 
 def draw_trainings(runs: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy, sparsity and the overlap of the dead over time.
+    """Accuracy, sparsity, and how many of the dead stay so, over time.
 
-    Only where the dead stay in the model can they revive (figure 8).
+    The last (figure 8) only where the dead stay in the model.
     """
     from matplotlib.figure import Figure
 
+    methods = {name: mine[0] for name, mine in by_method(runs).items()}
+    static = [name for name in methods if name.startswith("demon_static")]
     figure = Figure(figsize=(11, 3.4), layout="constrained")
-    accuracy, sparsity, overlap = figure.subplots(1, 3)
-    for method, (run, *_) in by_method(runs).items():
+    accuracy, sparsity, *others = figure.subplots(1, 3 if static else 2)
+    for method, run in methods.items():
         epochs = np.arange(1, run["epochs"] + 1)
-        history = run["history"]
-        accuracy.plot(epochs, 100 * np.array(history["val_accuracy"]))
-        sparsity.plot(
-            epochs, 100 * np.array(history["weight_sparsity"]), label=method
-        )
-        (line,) = overlap.plot([])
-        if run["overlap"] and method.startswith("demon_static"):
-            times = np.linspace(0, run["epochs"], len(run["overlap"]) + 1)[1:]
-            values = [np.nan if o is None else o for o in run["overlap"]]
-            overlap.plot(times, values, marker=".", color=line.get_color())
+        for axes, key in (
+            (accuracy, "val_accuracy"),
+            (sparsity, "weight_sparsity"),
+        ):
+            values = 100 * np.array(run["history"][key])
+            axes.plot(epochs, values, label=method)
     accuracy.set(title="validation accuracy (%)")
     sparsity.set(title="weights gone (%)")
     sparsity.legend(frameon=False, fontsize="x-small")
-    overlap.set(title="of those once dead, dead now")
-    for axes in (accuracy, sparsity, overlap):
+    for overlap in others:
+        for method in static:
+            values = methods[method]["overlap"]
+            values = [np.nan if each is None else each for each in values]
+            times = np.linspace(0, run["epochs"], len(values) + 1)[1:]
+            overlap.plot(times, values, marker=".", label=method)
+        overlap.set(title="of those once dead, dead now")
+    for axes in (accuracy, sparsity, *others):
         axes.set(xlabel="epoch", xlim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
