@@ -369,9 +369,9 @@ def draw_trainings(runs: list[dict[str, Any]], path: Path) -> None:
     sparsity.legend(frameon=False, fontsize="x-small")
     for overlap in others:
         for method in static:
-            values = methods[method]["overlap"]
-            values = [np.nan if each is None else each for each in values]
-            times = np.linspace(0, run["epochs"], len(values) + 1)[1:]
+            found, epochs = (methods[method][k] for k in ("overlap", "epochs"))
+            values = [np.nan if each is None else each for each in found]
+            times = np.linspace(0, epochs, len(values) + 1)[1:]
             overlap.plot(times, values, marker=".", label=method)
         overlap.set(title="of those once dead, dead now")
     for axes in (accuracy, sparsity, *others):

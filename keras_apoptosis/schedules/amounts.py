@@ -69,10 +69,7 @@ class OneShot(EventSchedule):
     at: float | EventSchedule = 0.5
 
     def __post_init__(self) -> None:
-        amount = self.amount_to_go
-        check_that(
-            "amount_to_go", amount, 0 < amount < 1, "above 0 and below 1"
-        )
+        check_part("amount_to_go", self.amount_to_go)
         moment_of(self.at)
 
     def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
@@ -115,10 +112,7 @@ class WhenSettled(EventSchedule):
     latest: float = 0.5
 
     def __post_init__(self) -> None:
-        amount = self.amount_to_go
-        check_that(
-            "amount_to_go", amount, 0 < amount < 1, "above 0 and below 1"
-        )
+        check_part("amount_to_go", self.amount_to_go)
         part = 1.0 if self.threshold is None else self.threshold
         ok = 0 < part < math.inf
         check_that(
