@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 
-from keras_apoptosis.report import table
+from keras_apoptosis.utils.tables import table
 
 
 def seconds(

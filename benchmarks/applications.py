@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 import keras_apoptosis as ka
-from keras_apoptosis.report import table
+from keras_apoptosis.utils.tables import table
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from tests.architectures import randomize

@@ -57,7 +57,7 @@ from _measure import cnn, compiled, row, show
 from torch import nn
 
 import keras_apoptosis as ka
-from keras_apoptosis.report import table
+from keras_apoptosis.utils.tables import table
 
 SHARE = 1 / 3
 ROUNDS = 9

@@ -189,7 +189,7 @@ def main() -> None:
         return
     from _measure import machine
 
-    from keras_apoptosis.report import table
+    from keras_apoptosis.utils.tables import table
 
     found: dict[str, list[dict]] = {kind: [] for kind in KINDS}
     for _ in range(ROUNDS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from _measure import row, seconds, show
 
-from keras_apoptosis.criteria.parallel import parallel_units
+from keras_apoptosis.selection.parallel_units import parallel_units
 
 SIZE = 4096
 

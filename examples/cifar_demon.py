@@ -51,8 +51,9 @@ from datasets import load
 from demon_models import MODELS
 
 import keras_apoptosis as ka
-from keras_apoptosis import regularization, step_hooks
-from keras_apoptosis.report import table
+from keras_apoptosis.backend import step_hooks
+from keras_apoptosis.training.penalty import Regularization, scales_of
+from keras_apoptosis.utils.tables import table
 
 RATES = {"adam": 0.005, "adamw": 0.005, "sgd": 0.1}
 BASELINES = {
@@ -73,8 +74,8 @@ class Penalty(keras.callbacks.Callback):
         self.strength = ka.schedules.Constant(strength)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        scales = regularization.scales_of(self.model)
-        hook = regularization.Regularization(self.strength, "l1", scales)
+        scales = scales_of(self.model)
+        hook = Regularization(self.strength, "l1", scales)
         self.detach = step_hooks.attach(self.model, hook)
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -235,7 +236,7 @@ class WeightDecay(Penalty):
 
     def on_train_begin(self, logs: Any = None) -> None:
         kernels = [w for w in self.model.trainable_variables if w.ndim > 1]
-        hook = regularization.Regularization(self.strength, "l2", kernels)
+        hook = Regularization(self.strength, "l2", kernels)
         self.detach = step_hooks.attach(self.model, hook)
 
 

@@ -33,7 +33,7 @@ from initial_weights import as_in_pytorch
 from keras import layers
 
 import keras_apoptosis as ka
-from keras_apoptosis.report import table
+from keras_apoptosis.utils.tables import table
 
 MEAN = np.array([0.4914, 0.4822, 0.4465], "float32")
 DEVIATION = np.array([0.2023, 0.1994, 0.2010], "float32")

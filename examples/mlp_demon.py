@@ -21,7 +21,7 @@ from datasets import Dataset, load
 from keras import layers
 
 import keras_apoptosis as ka
-from keras_apoptosis.report import table
+from keras_apoptosis.utils.tables import table
 
 
 def build(data: Dataset, width: int, depth: int, rate: float) -> keras.Model:

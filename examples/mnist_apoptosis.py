@@ -24,7 +24,8 @@ from datasets import Dataset, load
 from keras import layers
 
 import keras_apoptosis as ka
-from keras_apoptosis.report import plot, table
+from keras_apoptosis.accounting.plots import plot_history
+from keras_apoptosis.utils.tables import table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +256,7 @@ def main() -> None:
                 name = f"{data.name}_{arguments.model}_{method}"
                 arguments.output.mkdir(parents=True, exist_ok=True)
                 model.save(arguments.output / f"{name}.keras")
-                plot(history.history, arguments.output / f"{name}.png")
+                plot_history(history.history, arguments.output / f"{name}.png")
     print(f"\n{compare(runs, methods)}")
     print(
         f"\n{arguments.regime}, {arguments.epochs} epochs; "

@@ -10,7 +10,7 @@ import numpy as np
 from thesis_network import build, sample_of
 
 import keras_apoptosis as ka
-from keras_apoptosis.report import table
+from keras_apoptosis.utils.tables import table
 
 
 def attack(data: Any, arguments: Any) -> None:

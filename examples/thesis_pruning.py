@@ -14,7 +14,7 @@ import numpy as np
 from thesis_network import build, kernel_of, sample_of
 
 import keras_apoptosis as ka
-from keras_apoptosis.report import table
+from keras_apoptosis.utils.tables import table
 
 schedules = ka.schedules
 FRACTIONS_OF_WEIGHTS = {2: 0.2, 3: 0.5, 4: 0.8, 5: 0.9}  # Table 2.2.
@@ -127,7 +127,7 @@ def judged(model: keras.Model, data: Any) -> dict[str, Any]:
         for layer in model.layers
         if getattr(layer, "kernel_mask", None) is not None
     ]
-    small = ka.strip(model)
+    small = ka.strip_pruning(model)
     small.compile(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
@@ -150,7 +150,7 @@ def judged(model: keras.Model, data: Any) -> dict[str, Any]:
 def removed(model: keras.Model, share: float, data: Any, seed: int) -> Any:
     """The model without units that have lost most weights (figure 2.11)."""
     sample = sample_of(data, seed)[0]
-    removal = ka.criteria.sparse_units(model, share, sample)
+    removal = ka.selection.sparse_units(model, share, sample)
     return ka.rebuild(model, removal)
 
 

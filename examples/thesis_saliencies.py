@@ -11,10 +11,10 @@ import numpy as np
 from thesis_network import build, sample_of
 
 import keras_apoptosis as ka
-from keras_apoptosis.criteria import budget
-from keras_apoptosis.report import table
+from keras_apoptosis.selection import budget
 from keras_apoptosis.statistics import WeightDerivatives
 from keras_apoptosis.statistics.replaced_units import ReplacedUnits
+from keras_apoptosis.utils.tables import table
 
 
 class Comparison(keras.callbacks.Callback):
@@ -41,7 +41,7 @@ class Comparison(keras.callbacks.Callback):
         units = ReplacedUnits(analysis, groups=[group])
         means = units.means(self.sample)
         plain = units.losses(self.sample, means, {}).mean()
-        for name, criterion in ka.criteria.named.UNITS.items():
+        for name, criterion in ka.criteria.registry.UNITS.items():
             if name == "random":
                 criterion = functools.partial(criterion, seed=self._step)
             scores = criterion(self.model, self.sample).get(group)
@@ -59,7 +59,7 @@ class Comparison(keras.callbacks.Callback):
         weights = [
             keras.ops.convert_to_numpy(each) for each in derivatives.weights
         ]
-        for name, criterion in ka.criteria.named.WEIGHTS.items():
+        for name, criterion in ka.criteria.registry.WEIGHTS.items():
             if name == "loss_change":  # A pass for each of 20,000 weights.
                 continue
             if name == "random":

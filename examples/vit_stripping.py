@@ -40,7 +40,7 @@ from datasets import load
 from keras import layers
 
 import keras_apoptosis as ka
-from keras_apoptosis.report import table
+from keras_apoptosis.utils.tables import table
 
 # Table II, CIFAR-10: accuracy, NLL, both on corrupted images, #D, %A.
 PAPER = {

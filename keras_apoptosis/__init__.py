@@ -7,14 +7,22 @@ from keras_apoptosis import (
     distributed,
     layers,
     schedules,
+    selection,
     statistics,
 )
-from keras_apoptosis.accounting import flops
-from keras_apoptosis.conversion import make_prunable, strip
-from keras_apoptosis.graph import UnitGroup, register_rule, rules, unit_groups
-from keras_apoptosis.report import Report, report
+from keras_apoptosis.accounting import flops, plot_history, report
+from keras_apoptosis.graph import UnitGroup, register_rule, unit_groups
+from keras_apoptosis.graph import rule_table as rules
 from keras_apoptosis.statistics.probe import unit_statistics
-from keras_apoptosis.surgery import Removal, Replacement, rebuild, shrink
+from keras_apoptosis.surgery import (
+    Removal,
+    Replacement,
+    Report,
+    make_prunable,
+    rebuild,
+    shrink,
+    strip_pruning,
+)
 
 __all__ = [
     "Removal",
@@ -28,14 +36,16 @@ __all__ = [
     "flops",
     "layers",
     "make_prunable",
+    "plot_history",
     "rebuild",
     "register_rule",
     "report",
     "rules",
     "schedules",
+    "selection",
     "shrink",
     "statistics",
-    "strip",
+    "strip_pruning",
     "unit_groups",
     "unit_statistics",
 ]

@@ -341,7 +341,7 @@ TABLE = {
         "`threshold` to be a finite number of at least 0. Received",
     ),
     "threshold that is not a number": (
-        lambda m: ka.criteria.dead_units(m, X, threshold="low"),
+        lambda m: ka.selection.dead_units(m, X, threshold="low"),
         "Received: threshold='low'",
     ),
     "unknown word for data": (
@@ -455,7 +455,7 @@ TABLE = {
         "Expected names of groups that may leave: one. Received: 'out'",
     ),
     "share of non-zero weights of 1": (
-        lambda m: ka.criteria.sparse_units(m, share=1.0),
+        lambda m: ka.selection.sparse_units(m, share=1.0),
         "`share` to be a number from 0 to below 1. Received: share=1.0",
     ),
     "monitor of an unknown group": (

@@ -13,11 +13,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import keras_state, workers
-from keras_apoptosis.callbacks.plain_data import from_json, to_json
-from keras_apoptosis.checks import check_count
-from keras_apoptosis.graph.reading import layers_inside, seeds_of
-from keras_apoptosis.masking import mask_of, mask_weights, masked_layers
+from keras_apoptosis import backend
+from keras_apoptosis.backend import layers_inside, seeds_of
+from keras_apoptosis.distributed import collectives
+from keras_apoptosis.training.masking import (
+    mask_of,
+    mask_weights,
+    masked_layers,
+)
+from keras_apoptosis.utils.checks import check_count
+from keras_apoptosis.utils.serialization import from_json, to_json
 
 # What stands in the file beside what Keras saves; Keras passes it over.
 ENTRY = "keras_apoptosis.json"
@@ -131,9 +136,9 @@ class Checkpoint(keras.callbacks.Callback):
                 callbacks.
         """
         found = None
-        if workers.is_primary() and self.path.exists():
+        if collectives.is_primary() and self.path.exists():
             found = self.path.read_bytes()
-        found = workers.first(found, "checkpoint")
+        found = collectives.broadcast(found, "checkpoint")
         if found is None:
             return None
         with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +152,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._generators = saved["generators"]
         masked = {layer: mask_of(layer) for layer in masked_layers(model)}
         if masked:  # Some optimizers need a hook to keep them at zero.
-            with workers.alone():
+            with collectives.alone():
                 mask_weights(model, masked)
         states = zip(self.callbacks, saved["states"], strict=True)
         for callback, state in states:
@@ -169,9 +174,9 @@ class Checkpoint(keras.callbacks.Callback):
             self._save()
 
     def _save(self) -> None:
-        keras_state.fetch(self.model)
+        backend.sync_from_jax(self.model)
         gather_statistics(self.model)
-        if not workers.is_primary():
+        if not collectives.is_primary():
             return
         saved = to_json(
             {
@@ -246,15 +251,19 @@ def gather_statistics(model: keras.Model) -> None:
 
     The sums over the workers, which are what is read, stay as they are.
     """
-    if not workers.together():
+    if not collectives.together():
         return
     for layer in layers_inside(model):
         variables = getattr(layer, "statistics_variables", ())
         for variable in variables:
             value = ops.convert_to_numpy(variable.value)
             largest = variable is layer.statistics_max_abs
-            reduce = workers.largest if largest else workers.summed
+            reduce = (
+                collectives.all_reduce_max
+                if largest
+                else collectives.all_reduce_sum
+            )
             value = reduce(value, f"statistics.{value.size}")
-            if not workers.is_primary():
+            if not collectives.is_primary():
                 value = np.zeros_like(value)
             variable.assign(value)

@@ -10,35 +10,35 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_apoptosis import keras_state
+from keras_apoptosis import backend
+from keras_apoptosis.accounting.size import Size, size_of
 from keras_apoptosis.callbacks.deaths import DeathRecord, Deaths
-from keras_apoptosis.callbacks.pressure import Pressure
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
 from keras_apoptosis.callbacks.sparsity_target import SparsityTarget
-from keras_apoptosis.callbacks.step_agenda import StepAgenda
-from keras_apoptosis.checks import (
-    check_choice,
-    check_count,
-    check_share,
-    check_size,
-)
-from keras_apoptosis.criteria.inactivity import (
+from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph.saturation import Gate, gates_of, silent_groups
+from keras_apoptosis.schedules import OneCycle, ValueSchedule, Warmup
+from keras_apoptosis.selection.inactive_units import (
     Activity,
     measure,
     recorded,
     removal_of,
     spared,
 )
-from keras_apoptosis.graph import Analysis, analyse
-from keras_apoptosis.graph.saturation import Gate, gates_of, silent_groups
-from keras_apoptosis.noise import UnitNoise
-from keras_apoptosis.regularization import Regularization, scales_of
-from keras_apoptosis.report import Report
-from keras_apoptosis.schedules import OneCycle, ValueSchedule, Warmup
-from keras_apoptosis.sparsity import Size, size_of
 from keras_apoptosis.statistics.streaming import lasting
 from keras_apoptosis.surgery import Removal, shrink
 from keras_apoptosis.surgery.plan import parameters_after
+from keras_apoptosis.surgery.report import Report
+from keras_apoptosis.training.noise import UnitNoise
+from keras_apoptosis.training.penalty import Regularization, scales_of
+from keras_apoptosis.training.pressure import Pressure
+from keras_apoptosis.training.step_trigger import StepAgenda
+from keras_apoptosis.utils.checks import (
+    check_choice,
+    check_count,
+    check_share,
+    check_size,
+)
 
 
 class DemonPruning(ScheduledSurgery):
@@ -314,7 +314,7 @@ class DemonPruning(ScheduledSurgery):
         if self.data is None:
             analysis = analyse(self.model)
             self._before_test = [
-                (variable, np.array(keras_state.peek(variable)))
+                (variable, np.array(backend.peek(variable)))
                 for layer in _judges(self._gates(analysis))
                 for variable in layer.statistics_variables
             ]
@@ -522,10 +522,10 @@ class DemonPruning(ScheduledSurgery):
         self, analysis: Analysis, gates: Mapping[int, list[Gate]]
     ) -> None:
         if self.data is None:
-            keras_state.fetch(self.model)
+            backend.sync_from_jax(self.model)
             for layer in _judges(gates):
                 layer.reset_statistics()
-            keras_state.hand_over(self.model)
+            backend.sync_to_jax(self.model)
 
     def _loud(self) -> bool:
         loud = self.verbose

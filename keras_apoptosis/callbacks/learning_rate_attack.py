@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import step_hooks
-from keras_apoptosis.checks import check_count, check_size
-from keras_apoptosis.criteria.unit_weights import incoming_weights
+from keras_apoptosis.backend import step_hooks
 from keras_apoptosis.graph import analyse
+from keras_apoptosis.statistics.unit_weights import incoming_weights
+from keras_apoptosis.utils.checks import check_count, check_size
 
 
 class LearningRateAttack(keras.callbacks.Callback):

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
-from keras_apoptosis.checks import check_choice, check_count, check_share
-from keras_apoptosis.criteria.explaining import Reconstruction
-from keras_apoptosis.criteria.levels import LEVELS
-from keras_apoptosis.criteria.merging import (
+from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.schedules import Constant, Logarithmic
+from keras_apoptosis.selection.candidate import Proposal
+from keras_apoptosis.selection.levels import LEVELS
+from keras_apoptosis.selection.reconstruction import Reconstruction
+from keras_apoptosis.selection.similarity import (
     IncomingSimilarity,
     OutgoingSimilarity,
 )
-from keras_apoptosis.criteria.proposal import Proposal
-from keras_apoptosis.graph import Analysis, analyse
-from keras_apoptosis.report import Report
-from keras_apoptosis.schedules import Constant, Logarithmic
 from keras_apoptosis.statistics.streaming import lasting
 from keras_apoptosis.surgery import Removal, shrink
 from keras_apoptosis.surgery.plan import parameters_after
+from keras_apoptosis.surgery.report import Report
+from keras_apoptosis.utils.checks import check_choice, check_count, check_share
 
 
 class NeuronApoptosis(ScheduledSurgery):

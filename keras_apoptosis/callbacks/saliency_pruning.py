@@ -7,24 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from keras_apoptosis.backend import layers_inside
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
-from keras_apoptosis.checks import check_choice, check_count
-from keras_apoptosis.criteria import named
-from keras_apoptosis.criteria.budget import lowest, share_of
-from keras_apoptosis.criteria.unit_saliency import mean_replacements
+from keras_apoptosis.criteria import registry
 from keras_apoptosis.graph import UnitGroup
-from keras_apoptosis.graph.reading import layers_inside
 from keras_apoptosis.layers.weight_mask import WeightMask
-from keras_apoptosis.masking import (
+from keras_apoptosis.schedules import EventSchedule, Polynomial
+from keras_apoptosis.selection.budget import lowest, share_of
+from keras_apoptosis.selection.mean_replacement import mean_replacements
+from keras_apoptosis.statistics.streaming import labelled_batches, sample_of
+from keras_apoptosis.surgery import Removal, shrink
+from keras_apoptosis.surgery.report import Report
+from keras_apoptosis.training.masking import (
     check_maskable,
     mask_of,
     mask_weights,
     masked_count,
 )
-from keras_apoptosis.report import Report
-from keras_apoptosis.schedules import EventSchedule, Polynomial
-from keras_apoptosis.statistics.streaming import labelled_batches, sample_of
-from keras_apoptosis.surgery import Removal, shrink
+from keras_apoptosis.utils.checks import check_choice, check_count
 
 
 class SaliencyPruning(ScheduledSurgery):
@@ -120,9 +120,9 @@ class SaliencyPruning(ScheduledSurgery):
             total_epochs=total_epochs,
             verbose=verbose,
         )
-        self.criterion = named.criterion(criterion, structure)
+        self.criterion = registry.criterion(criterion, structure)
         self._labelled = isinstance(criterion, str) and (
-            criterion not in named.BLIND
+            criterion not in registry.BLIND
         )
         if not _has_amount(schedule):
             raise ValueError(
@@ -134,7 +134,7 @@ class SaliencyPruning(ScheduledSurgery):
         check_choice("replacement", replacement, ("mean", "zero"))
         check_count("min_units", min_units)
         measured = structure == "units" and replacement == "mean"
-        if data is None and (measured or criterion not in named.BLIND):
+        if data is None and (measured or criterion not in registry.BLIND):
             raise ValueError(
                 "Units and weights are judged, and means taken, on training "
                 "samples, and callbacks do not see the data of `fit`. Pass "

@@ -9,14 +9,14 @@ from typing import Any
 
 import keras
 
-from keras_apoptosis.accounting import flops, parameters
+from keras_apoptosis.accounting.flops import flops, parameters
 from keras_apoptosis.callbacks.event import Event
-from keras_apoptosis.callbacks.progress import TrainingProgress
-from keras_apoptosis.callbacks.settling_agenda import agenda_of
-from keras_apoptosis.callbacks.step_clock import StepClock
 from keras_apoptosis.graph import UnitGroup, analyse
-from keras_apoptosis.masking import masked_count
-from keras_apoptosis.report import Report
+from keras_apoptosis.surgery.report import Report
+from keras_apoptosis.training.masking import masked_count
+from keras_apoptosis.training.progress import TrainingProgress
+from keras_apoptosis.training.settling_trigger import agenda_of
+from keras_apoptosis.training.step_clock import StepClock
 
 
 class ScheduledSurgery(keras.callbacks.Callback):

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_apoptosis.checks import check_choice
-from keras_apoptosis.criteria.inactivity import Activity, removal_of
+from keras_apoptosis.accounting.size import KINDS, Size, size_after
 from keras_apoptosis.graph import Analysis
-from keras_apoptosis.sparsity import KINDS, Size, size_after
+from keras_apoptosis.selection.inactive_units import Activity, removal_of
+from keras_apoptosis.utils.checks import check_choice
 
 # The pressure is exp(GAIN e + MEMORY ∫e): e is the share of the whole that is
 # missing beside the plan, and the integral is over fractions of the training.

@@ -13,17 +13,24 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.callbacks.progress import TrainingProgress
-from keras_apoptosis.callbacks.settling_agenda import agenda_of
+from keras_apoptosis.accounting.capacity import Capacity, capacity
 from keras_apoptosis.callbacks.unit_watch import UnitWatch
-from keras_apoptosis.capacity import Capacity, capacity
-from keras_apoptosis.checks import check_size
-from keras_apoptosis.criteria.rectified import Rectified, rectified_layers
-from keras_apoptosis.criteria.stripping import strip_weights
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.layers.weight_mask import WeightMask
-from keras_apoptosis.masking import check_maskable, mask_of, mask_weights
 from keras_apoptosis.schedules import Constant, EventSchedule, EveryEpoch
+from keras_apoptosis.selection.rectified_layers import (
+    Rectified,
+    rectified_layers,
+)
+from keras_apoptosis.selection.stripping import strip_weights
+from keras_apoptosis.training.masking import (
+    check_maskable,
+    mask_of,
+    mask_weights,
+)
+from keras_apoptosis.training.progress import TrainingProgress
+from keras_apoptosis.training.settling_trigger import agenda_of
+from keras_apoptosis.utils.checks import check_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +70,8 @@ class SynapticStripping(keras.callbacks.Callback):
     Units that stay dead can leave after the training:
 
     ```python
-    ka.shrink(model, ka.criteria.dead_units(model, x_val))
-    plain = ka.strip(model)
+    ka.shrink(model, ka.selection.dead_units(model, x_val))
+    plain = ka.strip_pruning(model)
     ```
 
     Args:

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from keras_apoptosis.accounting import TRAINING, parameters
-from keras_apoptosis.checks import check_count
-from keras_apoptosis.sparsity import Size, size_of
+from keras_apoptosis.accounting.flops import TRAINING, parameters
+from keras_apoptosis.accounting.size import Size, size_of
+from keras_apoptosis.utils.checks import check_count
 
 
 class TrainingCost(keras.callbacks.Callback):

@@ -10,19 +10,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.checks import check_choice
 from keras_apoptosis.criteria.unit_saliency import penalties
-from keras_apoptosis.criteria.unit_weights import (
+from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.statistics import WeightDerivatives
+from keras_apoptosis.statistics.replaced_units import ReplacedUnits, UnitScores
+from keras_apoptosis.statistics.streaming import sample_of
+from keras_apoptosis.statistics.unit_weights import (
     incoming_kernels,
     incoming_weights,
     outgoing_kernels,
     per_unit,
 )
-from keras_apoptosis.graph import Analysis, analyse
-from keras_apoptosis.report import table
-from keras_apoptosis.statistics import WeightDerivatives
-from keras_apoptosis.statistics.replaced_units import ReplacedUnits, UnitScores
-from keras_apoptosis.statistics.streaming import sample_of
+from keras_apoptosis.utils.checks import check_choice
+from keras_apoptosis.utils.tables import table
 
 # What the columns of the thesis' figures 3.1 to 3.7 show.
 TITLES = {

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import workers
-from keras_apoptosis.criteria.rectified import Rectified, totals
+from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis
+from keras_apoptosis.selection.rectified_layers import Rectified, totals
 
 
 class UnitWatch:
@@ -115,4 +115,4 @@ class UnitWatch:
 def _total(layer: Rectified) -> np.ndarray:
     """Over the data of all workers: each counts what it sees."""
     total = ops.convert_to_numpy(layer.judge.statistics_total.value)
-    return workers.summed(total, f"statistics.{total.size}")
+    return collectives.all_reduce_sum(total, f"statistics.{total.size}")

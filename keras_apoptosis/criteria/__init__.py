@@ -1,35 +1,17 @@
 """How expendable a unit or a weight is."""
 
-from keras_apoptosis.criteria.dead_units import dead_units
 from keras_apoptosis.criteria.gradient_flow import (
     cropit,
     normalization_scale,
     snap,
 )
-from keras_apoptosis.criteria.inactivity import inactive_units
-from keras_apoptosis.criteria.levels import LEVELS, Level
-from keras_apoptosis.criteria.named import criterion
-from keras_apoptosis.criteria.parallel import (
-    Merge,
-    averaging,
-    parallel_units,
-    similar_outgoing,
-)
 from keras_apoptosis.criteria.random_scores import random
-from keras_apoptosis.criteria.reconstruction import (
-    Choice,
-    choose_units,
-    refit,
-    residual_after,
-)
-from keras_apoptosis.criteria.sparse_units import sparse_units
-from keras_apoptosis.criteria.stripping import strip_weights
+from keras_apoptosis.criteria.registry import criterion
 from keras_apoptosis.criteria.unit_saliency import (
     l1_norm,
     l2_norm,
     mean_replacement_penalty,
     mean_replacement_saliency,
-    mean_replacements,
 )
 from keras_apoptosis.criteria.weight_saliency import (
     hessian,
@@ -40,33 +22,18 @@ from keras_apoptosis.criteria.weight_saliency import (
 )
 
 __all__ = [
-    "LEVELS",
-    "Choice",
-    "Level",
-    "Merge",
-    "averaging",
-    "choose_units",
     "criterion",
     "cropit",
-    "dead_units",
     "hessian",
-    "inactive_units",
     "l1_norm",
     "l2_norm",
     "loss_change",
     "magnitude",
     "mean_replacement_penalty",
     "mean_replacement_saliency",
-    "mean_replacements",
     "normalization_scale",
-    "parallel_units",
     "random",
-    "refit",
-    "residual_after",
-    "similar_outgoing",
     "snap",
-    "sparse_units",
-    "strip_weights",
     "taylor",
     "taylor2",
 ]

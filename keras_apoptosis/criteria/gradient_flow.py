@@ -13,14 +13,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_apoptosis import workers
+from keras_apoptosis.backend import peek
 from keras_apoptosis.criteria.unit_saliency import check_labelled
-from keras_apoptosis.criteria.unit_weights import incoming_weights, per_unit
+from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import analyse
-from keras_apoptosis.keras_state import peek
-from keras_apoptosis.regularization import scales_of
 from keras_apoptosis.statistics import WeightDerivatives
 from keras_apoptosis.statistics.replaced_units import ReplacedUnits, UnitScores
+from keras_apoptosis.statistics.unit_weights import incoming_weights, per_unit
+from keras_apoptosis.training.penalty import scales_of
 
 
 def snap(
@@ -76,7 +76,8 @@ def snap(
         for name, slope in slopes.items():
             total[name] = total[name] + slope.sum(0, dtype="float64")
     return {
-        name: abs(workers.summed(each, name)) for name, each in total.items()
+        name: abs(collectives.all_reduce_sum(each, name))
+        for name, each in total.items()
     }
 
 

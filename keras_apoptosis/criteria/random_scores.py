@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_apoptosis.checks import check_choice
 from keras_apoptosis.graph import analyse
+from keras_apoptosis.utils.checks import check_choice
 
 
 def random(

@@ -12,15 +12,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from keras_apoptosis import workers
-from keras_apoptosis.criteria.unit_weights import incoming_kernels, per_unit
 from keras_apoptosis.criteria.weight_saliency import check_labelled
+from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import analyse
-from keras_apoptosis.statistics.probe import post_points
 from keras_apoptosis.statistics.replaced_units import ReplacedUnits, UnitScores
-from keras_apoptosis.surgery import Replacement
+from keras_apoptosis.statistics.unit_weights import incoming_kernels, per_unit
 
 
 def mean_replacement_penalty(
@@ -126,7 +123,10 @@ def mean_replacement_saliency(
     for slopes, _ in units.slopes(data, means, batch_size):
         for name, slope in slopes.items():
             total[name] = total[name] + abs(slope).sum(0, dtype="float64")
-    return {name: workers.summed(each, name) for name, each in total.items()}
+    return {
+        name: collectives.all_reduce_sum(each, name)
+        for name, each in total.items()
+    }
 
 
 def l1_norm(model: keras.Model, data: Any = None) -> UnitScores:
@@ -198,63 +198,10 @@ def penalties(
                 for each in np.eye(size)
             ]
         )
-    return {name: workers.summed(each, name) for name, each in found.items()}
-
-
-def mean_replacements(
-    model: keras.Model,
-    data: Any,
-    removed: Mapping[str, np.ndarray],
-    *,
-    at: str = "post",
-    batch_size: int = 512,
-) -> dict[str, dict[str, Replacement]]:
-    """What replaces units by their means: bias propagation.
-
-    Equations 1.5 and 1.6: the mean activation, through the outgoing weights,
-    goes into the biases of the next layers.
-
-    Args:
-        model: A built model, Sequential or Functional.
-        data: The sample over which means are taken; labels are not needed.
-        removed: For groups, by name, the indices of the units that go.
-        at: `"post"` for the mean of what the next layers read; `"pre"` for
-            what they read where the unit is at its mean before its
-            activation.
-        batch_size: How many samples of an array to run at once.
-
-    Returns:
-        Replacements for a `ka.Removal` of these units.
-    """
-    analysis = analyse(model)
-    numbers = [
-        number
-        for number, group in enumerate(analysis.groups)
-        if group.name in removed
-    ]
-    points = [p for n in numbers for p in post_points(analysis, n)]
-    if not points:
-        return {}
-    # Nothing is differentiated here, so that any loss will do.
-    units = ReplacedUnits(analysis, at, _no_loss, removed)
-    constants = units.means(data, batch_size)
-    if at == "pre":
-        constants = units.constants_after(data, constants, points, batch_size)
-    found: dict[str, dict[str, Replacement]] = {}
-    for number in numbers:
-        group = analysis.groups[number]
-        found[group.name] = {
-            point.name: Replacement(
-                constant=constants[group.name][point.name][removed[group.name]]
-            )
-            for point in group.observations
-            if point.shifts and point.name in constants.get(group.name, {})
-        }
-    return found
-
-
-def _no_loss(labels: Any, predictions: Any) -> Any:
-    return ops.mean(predictions, axis=-1)
+    return {
+        name: collectives.all_reduce_sum(each, name)
+        for name, each in found.items()
+    }
 
 
 def _replaced(name, model, data, at, groups, loss) -> ReplacedUnits:

@@ -12,9 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_apoptosis.checks import check_choice, check_size
-from keras_apoptosis.keras_state import peek
+from keras_apoptosis.backend import peek
 from keras_apoptosis.statistics import WeightDerivatives
+from keras_apoptosis.utils.checks import check_choice, check_size
 
 # One array for each of `model.trainable_variables`.
 WeightScores = list[np.ndarray]

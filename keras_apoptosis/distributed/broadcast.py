@@ -7,9 +7,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_apoptosis import keras_state, step_hooks, workers
+from keras_apoptosis import backend
+from keras_apoptosis.backend import layers_inside, step_hooks
+from keras_apoptosis.distributed import collectives
 from keras_apoptosis.distributed.optimizer import all_reduce_of
-from keras_apoptosis.graph.reading import layers_inside
 
 
 def broadcast_initial_state(model: keras.Model) -> None:
@@ -30,7 +31,7 @@ def broadcast_initial_state(model: keras.Model) -> None:
         ValueError: If it is compiled with another optimizer, or not.
         RuntimeError: On all ranks, if their models differ.
     """
-    if workers.size() == 1:
+    if collectives.size() == 1:
         return
     hook = all_reduce_of(getattr(model, "optimizer", None))
     if hook is None:
@@ -42,23 +43,23 @@ def broadcast_initial_state(model: keras.Model) -> None:
     model.jit_compile = False  # XLA has no Horovod.
     step_hooks.settle(model)
     variables = [*model.variables, *model.optimizer.variables]
-    workers.agree(
-        workers.digest_of(
+    collectives.assert_same(
+        collectives.digest_of(
             [str([(tuple(v.shape), v.dtype) for v in variables])]
         ),
         "the shapes of the model and its optimizer",
         "All must build the same model, or resume from the same checkpoint.",
     )
     values = [ops.convert_to_numpy(each.value) for each in variables]
-    values = workers.first(values, "initial_state")
+    values = collectives.broadcast(values, "initial_state")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-    if not workers.is_primary():
+    if not collectives.is_primary():
         for layer in layers_inside(model):
             if hasattr(layer, "reset_statistics"):
                 layer.reset_statistics()
     hook.state = moving_state(model)
-    keras_state.hand_over(model)
+    backend.sync_to_jax(model)
 
 
 def moving_state(model: keras.Model) -> list[keras.Variable]:
@@ -85,11 +86,11 @@ def check_alike(model: keras.Model) -> None:
     Raises:
         RuntimeError: On all ranks, if the weights differ.
     """
-    if not workers.together():
+    if not collectives.together():
         return
     variables = [*model.trainable_variables, *moving_state(model)]
-    workers.agree(
-        workers.digest_of(ops.convert_to_numpy(v.value) for v in variables),
+    collectives.assert_same(
+        collectives.digest_of(ops.convert_to_numpy(v.value) for v in variables),
         "the model's weights",
         "Something has changed them on some ranks only: a callback, code "
         "under `is_primary()`, or memory that is broken.",
@@ -126,10 +127,10 @@ class BroadcastInitialState(keras.callbacks.Callback):
     """
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if workers.size() == 1:
+        if collectives.size() == 1:
             return
         steps, epochs = self.params.get("steps"), self.params.get("epochs")
-        workers.agree(
+        collectives.assert_same(
             f"{steps} x {epochs}",
             "the number of steps and epochs",
             "Each rank needs as many batches: `ka.distributed.shard` cuts "
@@ -144,9 +145,9 @@ class BroadcastInitialState(keras.callbacks.Callback):
         check_alike(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if (watchdog := workers.watchdog()) is not None:
+        if (watchdog := collectives.watchdog()) is not None:
             watchdog.begin()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if (watchdog := workers.watchdog()) is not None:
+        if (watchdog := collectives.watchdog()) is not None:
             watchdog.end()

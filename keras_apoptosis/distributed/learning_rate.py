@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_apoptosis import workers
+from keras_apoptosis.distributed import collectives
 
 
 class LearningRateScaling(keras.callbacks.Callback):
@@ -85,7 +85,7 @@ class LearningRateScaling(keras.callbacks.Callback):
             self._set(self._epoch + batch / steps)
 
     def _scale(self) -> float:
-        size = workers.size()
+        size = collectives.size()
         if size == 1:
             return 1.0
         return size if self.factor is None else self.factor

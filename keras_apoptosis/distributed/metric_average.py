@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_apoptosis import workers
+from keras_apoptosis.distributed import collectives
 
 
 class MetricAverage(keras.callbacks.Callback):
@@ -26,18 +26,20 @@ class MetricAverage(keras.callbacks.Callback):
     """
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if not workers.together() or not logs:
+        if not collectives.together() or not logs:
             return
         names = sorted(
             name
             for name, value in logs.items()
             if isinstance(value, numbers.Number) or np.ndim(value) == 0
         )
-        workers.agree(
-            workers.digest_of([str(names)]),
+        collectives.assert_same(
+            collectives.digest_of([str(names)]),
             "the names of their metrics",
             f"This rank has: {', '.join(names)}.",
         )
         values = np.array([float(logs[name]) for name in names])
-        means = workers.summed(values, "metrics") / workers.size()
+        means = (
+            collectives.all_reduce_sum(values, "metrics") / collectives.size()
+        )
         logs.update(zip(names, map(float, means), strict=True))

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import keras_state, workers
-from keras_apoptosis.checks import check_choice, check_count
-from keras_apoptosis.step_hooks import StepHook, hooks_of, place
+from keras_apoptosis import backend
+from keras_apoptosis.backend.step_hooks import StepHook, hooks_of, place
+from keras_apoptosis.distributed import collectives
+from keras_apoptosis.utils.checks import check_choice, check_count
 
 COMPRESSIONS = ("none", "fp16")
 
@@ -77,7 +78,7 @@ def DistributedOptimizer(
         )
     if passes > 1:
         optimizer.gradient_accumulation_steps = passes
-    if workers.size() > 1:
+    if collectives.size() > 1:
         place(optimizer, AllReduce(compression, passes))
     return optimizer
 
@@ -125,7 +126,7 @@ class AllReduce(StepHook):
             return self._reduced(gradients)
         # Keras adds up and divides by the number of passes what it is given:
         # nothing but for the pass that updates, and then everything.
-        own = keras_state.weights_of(self.optimizer)
+        own = backend.weights_of(self.optimizer)
         places = {id(each): n for n, each in enumerate(own)}
         known = [n for n, each in enumerate(gradients) if each is not None]
         sums = [self._sums[places[id(weights[n])]] for n in known]
@@ -138,7 +139,7 @@ class AllReduce(StepHook):
                 total.assign(ops.zeros_like(total))
             return found
 
-        steps = keras_state.steps_of(self.optimizer)
+        steps = backend.steps_of(self.optimizer)
         due = (steps + 1) % self.passes == 0
         found = ops.cond(
             due, update, lambda: [ops.zeros_like(each) for each in sums]
@@ -149,7 +150,7 @@ class AllReduce(StepHook):
         return result
 
     def _reduced(self, gradients: list[Any]) -> list[Any]:
-        horovod = workers.horovod()
+        horovod = collectives.horovod()
         known = [n for n, each in enumerate(gradients) if each is not None]
         # Dense: those of embeddings come as rows with their indices, of which
         # workers have different numbers.

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_apoptosis import workers
+from keras_apoptosis.distributed import collectives
 
 
 def shard(data: Any) -> Any:
@@ -41,7 +41,7 @@ def shard(data: Any) -> Any:
     >>> x.shape
     (8, 2)
     """
-    size, rank = workers.size(), workers.rank()
+    size, rank = collectives.size(), collectives.rank()
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None and isinstance(data, tensorflow.data.Dataset):
         return _shard_dataset(data, size, rank)
@@ -112,7 +112,7 @@ def shuffled_batches(
     >>> x.shape, np.array_equal(x, y)
     ((4,), True)
     """
-    size = workers.size()
+    size = collectives.size()
     if not isinstance(batch_size, (int, np.integer)) or (
         batch_size < 1 or batch_size % size
     ):
@@ -135,7 +135,7 @@ def _shuffled(
         for start in range(0, count - batch_size + 1, batch_size):
             # Every N-th, as `shard` does.
             rows = order[start : start + batch_size]
-            rows = rows[workers.rank() :: workers.size()]
+            rows = rows[collectives.rank() :: collectives.size()]
             yield _taken(data, rows)
 
 

@@ -8,7 +8,7 @@ from keras_apoptosis.graph.groups import (
     unit_groups,
 )
 from keras_apoptosis.graph.reading import Graph, Place, Step, read
-from keras_apoptosis.graph.rules import RULES, Rule, register_rule
+from keras_apoptosis.graph.rule_table import RULES, Rule, register_rule
 
 __all__ = [
     "RULES",

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 
-from keras_apoptosis.autodiff import no_gradients
+from keras_apoptosis.backend.gradients import no_gradients
+from keras_apoptosis.backend.models import as_function, ordered_nodes
 from keras_apoptosis.graph.activations import without_activation
 
 
@@ -257,7 +257,7 @@ def read(model: keras.Model) -> Graph:
         return tuple(range(first, len(tensors)))
 
     def walk(function, keys: dict[int, int], prefix: str) -> tuple[int, ...]:
-        for node in _ordered_nodes(function):
+        for node in ordered_nodes(function):
             operation, path = node.operation, prefix + node.operation.name
             inputs = tuple(keys[id(t)] for t in node.arguments.keras_tensors)
             inner = as_function(operation)
@@ -305,17 +305,6 @@ def read(model: keras.Model) -> Graph:
     )
 
 
-def as_function(operation: Any) -> Any:
-    """The recorded function of a model, or `None` if it has none."""
-    if isinstance(operation, keras.Sequential):
-        operation = operation._functional
-    if isinstance(operation, keras.Model) and hasattr(
-        operation, "_nodes_by_depth"
-    ):
-        return operation
-    return None
-
-
 def _parts(model: keras.Model) -> list[tuple[Any, str]]:
     """The parts of a subclassed model whose graph is recorded."""
     if isinstance(model, keras.Sequential):
@@ -325,55 +314,3 @@ def _parts(model: keras.Model) -> list[tuple[Any, str]]:
         for layer in model.layers
         if (function := as_function(layer)) is not None
     ]
-
-
-def models_of(model: keras.Model) -> Iterator[keras.Model]:
-    """The model and all models nested in it, each once."""
-    inside = (
-        layer
-        for layer in layers_inside(model)
-        if isinstance(layer, keras.Model)
-    )
-    seen: set[int] = set()
-    for each in itertools.chain([model], inside):
-        if id(each) not in seen:
-            seen.add(id(each))
-            yield each
-            function = as_function(each)
-            if function is not None and function is not each:
-                yield function
-
-
-def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
-    """A layer or model and all layers in it, however deep."""
-    return list(layer._flatten_layers())
-
-
-def seeds_of(model: keras.Model) -> list[keras.Variable]:
-    """The states of the random numbers of a model's layers, in order.
-
-    Keras saves them with no model.
-    """
-    found = {}
-    for layer in layers_inside(model):
-        for generator in layer._seed_generators:
-            found[id(generator)] = generator.state
-    return list(found.values())
-
-
-def direct_operations(model: keras.Model) -> list[keras.Operation]:
-    """The layers and functions of a model's config, input layers included."""
-    if isinstance(model, keras.Sequential):
-        return model._layers
-    return model.operations
-
-
-def _ordered_nodes(function) -> Iterator[Any]:
-    """Nodes that belong to the function, inputs first, without its inputs."""
-    given = {id(tensor) for tensor in function.inputs}
-    for _, nodes in sorted(function._nodes_by_depth.items(), reverse=True):
-        for node in nodes:
-            if not node.is_input and not all(
-                id(tensor) in given for tensor in node.outputs
-            ):
-                yield node

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import activations, ops
 
-from keras_apoptosis.checks import check_size
-from keras_apoptosis.keras_state import unlocked
+from keras_apoptosis.backend import unlocked
 from keras_apoptosis.layers.unit_statistics import UnitStatistics
+from keras_apoptosis.utils.checks import check_size
 
 # What never returns a negative number: |a| is a, which saves a pass over it.
 NON_NEGATIVE = (

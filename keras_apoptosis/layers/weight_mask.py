@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.keras_state import unlocked
+from keras_apoptosis.backend import unlocked
 
 
 class WeightMask:

@@ -7,8 +7,8 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from keras_apoptosis.checks import check_count, check_part, check_that
 from keras_apoptosis.schedules.events import EventSchedule, moment_of
+from keras_apoptosis.utils.checks import check_count, check_part, check_that
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Iterable
 
-from keras_apoptosis.checks import check_count, check_that
+from keras_apoptosis.utils.checks import check_count, check_that
 
 
 class EventSchedule(abc.ABC):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.checks import check_that
+from keras_apoptosis.utils.checks import check_that
 
 
 class ValueSchedule(abc.ABC):

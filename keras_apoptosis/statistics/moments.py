@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import workers
-from keras_apoptosis.checks import check_count, check_size
+from keras_apoptosis.distributed import collectives
+from keras_apoptosis.utils.checks import check_count, check_size
 
 # Rows that are multiplied at once: bounds the rounding of a float32 sum, and
 # the memory that a feature map takes beyond itself.
@@ -132,11 +132,11 @@ class Moments:
         The same as merging them one by one, by sums over the workers. On one
         process nothing changes.
         """
-        if not workers.together():
+        if not collectives.together():
             return
         name = f"moments.{self.size}"
-        count = int(workers.summed(np.array(self.count), name))
-        mean = workers.summed(self.total, name) / max(count, 1)
+        count = int(collectives.all_reduce_sum(np.array(self.count), name))
+        mean = collectives.all_reduce_sum(self.total, name) / max(count, 1)
         centred = np.zeros_like(self._square)
         if self.count:
             apart = self.mean - mean
@@ -145,10 +145,10 @@ class Moments:
         rest = mean - self._shift
         self.count = count
         self._sum = rest * count
-        self._square = workers.summed(centred, name)
+        self._square = collectives.all_reduce_sum(centred, name)
         self._square += self._product(rest) * count
-        self._max_abs = workers.largest(self._max_abs, name)
-        self._active = workers.summed(self._active, name)
+        self._max_abs = collectives.all_reduce_max(self._max_abs, name)
+        self._active = collectives.all_reduce_sum(self._active, name)
 
     @property
     def mean(self) -> np.ndarray:

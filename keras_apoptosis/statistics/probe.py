@@ -8,11 +8,11 @@ from typing import Any
 
 from keras import Model, ops
 
-from keras_apoptosis.checks import check_choice
 from keras_apoptosis.graph import Analysis, Step, analyse
 from keras_apoptosis.graph.activations import without_activation
 from keras_apoptosis.statistics.moments import Moments
 from keras_apoptosis.statistics.streaming import batches
+from keras_apoptosis.utils.checks import check_choice
 
 
 def unit_statistics(

@@ -14,12 +14,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import autodiff, workers
-from keras_apoptosis.checks import check_choice
+from keras_apoptosis.backend import gradients
+from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, Place
-from keras_apoptosis.graph.kinds import Contraction
-from keras_apoptosis.graph.rules import rule_of
-from keras_apoptosis.losses import sample_losses
+from keras_apoptosis.graph.rule_table import rule_of
+from keras_apoptosis.graph.rules import Contraction
+from keras_apoptosis.statistics.losses import sample_losses
 from keras_apoptosis.statistics.probe import (
     Point,
     collect,
@@ -27,6 +27,7 @@ from keras_apoptosis.statistics.probe import (
     pre_points,
 )
 from keras_apoptosis.statistics.streaming import batches, labelled_batches
+from keras_apoptosis.utils.checks import check_choice
 
 # For each group, by name, one number for each of its units.
 UnitScores = dict[str, np.ndarray]
@@ -71,8 +72,8 @@ class ReplacedUnits:
                 self._add(number)
         self._variables = list(analysis.graph.model.variables)
         self._losses = sample_losses(analysis.graph.model, loss)
-        self._run = autodiff.compiled(self._sample_losses)
-        self._differentiate = autodiff.compiled(self._slopes)
+        self._run = gradients.compiled(self._sample_losses)
+        self._differentiate = gradients.compiled(self._slopes)
 
     def means(
         self, data: Any, batch_size: int = 512
@@ -148,7 +149,7 @@ class ReplacedUnits:
             )[None]
             for name in self.groups
         }
-        with autodiff.no_gradients():
+        with gradients.no_gradients():
             found = [
                 ops.convert_to_numpy(self._run(parts, None, constants, *rest))
                 for rest, _ in self._batches(data, batch_size)
@@ -175,15 +176,17 @@ class ReplacedUnits:
         edits = self._edits(ones, None, self._arrays(constants))
         first = next(batches(data, batch_size))
         wanted = set().union(*(point.tensors for point in points))
-        with keras.StatelessScope(), autodiff.no_gradients():
+        with keras.StatelessScope(), gradients.no_gradients():
             tensors = self.analysis.graph.compute(first, wanted, edits)
             found: dict[str, dict[str, np.ndarray]] = {}
             for point in points:
                 values = np.concatenate(
                     [ops.convert_to_numpy(v) for v in point.values(tensors)]
                 )
-                mean = workers.summed(values.sum(0), "constants")
-                mean = mean / workers.summed(np.array(len(values)), "count")
+                mean = collectives.all_reduce_sum(values.sum(0), "constants")
+                mean = mean / collectives.all_reduce_sum(
+                    np.array(len(values)), "count"
+                )
                 found.setdefault(point.group, {})[point.name] = mean
         return found
 
@@ -260,7 +263,7 @@ class ReplacedUnits:
             losses = self._sample_losses(first, second, constants, *rest)
             return ops.sum(losses), None
 
-        _, _, found = autodiff.value_and_gradients(total, tensors)
+        _, _, found = gradients.value_and_gradients(total, tensors)
         half = len(names)
         return (
             dict(zip(names, found[:half], strict=True)),

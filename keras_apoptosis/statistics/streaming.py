@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_apoptosis.checks import check_count
+from keras_apoptosis.utils.checks import check_count
 
 _EXPECTED = (
     "Expected `data` to be an array, a list or dictionary of arrays, a tuple "

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis import autodiff, workers
-from keras_apoptosis.losses import sample_losses
+from keras_apoptosis.backend import gradients
+from keras_apoptosis.distributed import collectives
+from keras_apoptosis.statistics.losses import sample_losses
 from keras_apoptosis.statistics.streaming import labelled_batches
 
 
@@ -48,14 +49,14 @@ class WeightDerivatives:
         self.weights: list[keras.Variable] = list(model.trainable_variables)
         self._others = list(model.non_trainable_variables)
         self._losses = sample_losses(model, loss)
-        self._loss = autodiff.compiled(self._sum)
-        self._gradients = autodiff.compiled(
-            lambda weights, *rest: autodiff.value_and_gradients(
+        self._loss = gradients.compiled(self._sum)
+        self._gradients = gradients.compiled(
+            lambda weights, *rest: gradients.value_and_gradients(
                 lambda values: (self._sum(values, *rest), None), weights
             )[2]
         )
-        self._products = autodiff.compiled(
-            lambda weights, vectors, *rest: autodiff.hessian_products(
+        self._products = gradients.compiled(
+            lambda weights, vectors, *rest: gradients.hessian_products(
                 lambda values: self._sum(values, *rest), weights, vectors
             )
         )
@@ -75,11 +76,13 @@ class WeightDerivatives:
         """
         total, count = 0.0, 0
         for rest, size in self._batches(data, batch_size):
-            with autodiff.no_gradients():
+            with gradients.no_gradients():
                 value = self._loss(weights or self._values(), *rest)
             total += float(ops.convert_to_numpy(value))
             count += size
-        total, count = workers.summed(np.array([total, count], float), "loss")
+        total, count = collectives.all_reduce_sum(
+            np.array([total, count], float), "loss"
+        )
         return float(total / count)
 
     def gradients(self, data: Any, batch_size: int = 512) -> list[np.ndarray]:
@@ -150,8 +153,8 @@ class _Mean:
         self._count += size
 
     def result(self) -> list[np.ndarray]:
-        count = int(workers.summed(np.array(self._count), "count"))
+        count = int(collectives.all_reduce_sum(np.array(self._count), "count"))
         return [
-            workers.summed(total, "derivatives") / count
+            collectives.all_reduce_sum(total, "derivatives") / count
             for total in self._totals
         ]

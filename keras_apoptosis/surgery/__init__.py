@@ -1,6 +1,16 @@
 """Applying a removal to a model."""
 
+from keras_apoptosis.surgery.conversion import make_prunable, strip_pruning
 from keras_apoptosis.surgery.removal import Removal, Replacement
+from keras_apoptosis.surgery.report import Report
 from keras_apoptosis.surgery.shrink import rebuild, shrink
 
-__all__ = ["Removal", "Replacement", "rebuild", "shrink"]
+__all__ = [
+    "Removal",
+    "Replacement",
+    "Report",
+    "make_prunable",
+    "rebuild",
+    "shrink",
+    "strip_pruning",
+]

@@ -8,13 +8,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_apoptosis.graph import Graph, read
-from keras_apoptosis.graph.reading import (
+from keras_apoptosis.backend import (
+    changed_config,
     direct_operations,
     layers_inside,
     models_of,
 )
-from keras_apoptosis.keras_state import changed_config
+from keras_apoptosis.graph import Graph, read
 from keras_apoptosis.surgery.plan import Plan
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_apoptosis import keras_state
+from keras_apoptosis import backend
 from keras_apoptosis.graph import Analysis, Observation
 from keras_apoptosis.graph.trace import Block, Consumer
 from keras_apoptosis.surgery.absorption import absorber_of, response_to
@@ -27,7 +27,7 @@ class Draft:
         """The value of a weight so far, to read only."""
         if id(variable) in self.changed:
             return self.changed[id(variable)]
-        return keras_state.peek(variable)
+        return backend.peek(variable)
 
     def change(self, variable: Any) -> np.ndarray:
         """The value of a weight so far, in double precision, to write in."""

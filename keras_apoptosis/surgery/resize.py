@@ -8,13 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_apoptosis import keras_state
+from keras_apoptosis import backend
+from keras_apoptosis.backend import as_function, layers_inside, models_of
 from keras_apoptosis.graph import Analysis, Step
-from keras_apoptosis.graph.reading import (
-    as_function,
-    layers_inside,
-    models_of,
-)
 from keras_apoptosis.surgery.draft import cut
 from keras_apoptosis.surgery.plan import Plan
 
@@ -36,23 +32,21 @@ def resize(model: keras.Model, analysis: Analysis, plan: Plan) -> None:
     undo: list[Callable[[], None]] = []
     try:
         for variable, value in slots:
-            undo.append(keras_state.remember(variable))
-            keras_state.resize_variable(variable, value)
+            undo.append(backend.snapshot(variable))
+            backend.resize_variable(variable, value)
         for layer in touched:
             for variable in layer.variables:
                 if id(variable) in plan.values:
-                    undo.append(keras_state.remember(variable))
-                    keras_state.resize_variable(
-                        variable, plan.values[id(variable)]
-                    )
+                    undo.append(backend.snapshot(variable))
+                    backend.resize_variable(variable, plan.values[id(variable)])
         for thing, new in attributes:
             old = {name: thing.__dict__[name] for name in new}
             undo.append(_attribute_setter(thing, old))
-            keras_state.set_attributes(thing, new)
+            backend.set_attributes(thing, new)
         for key, shape in plan.shapes.items():
             tensor = analysis.graph.tensors[key]
             undo.append(_shape_setter(tensor, tensor.shape))
-            keras_state.set_shape(tensor, shape)
+            backend.set_shape(tensor, shape)
         _refresh(model, touched)
     except BaseException:
         for step in reversed(undo):
@@ -65,16 +59,16 @@ def _refresh(model: keras.Model, touched: list[keras.Layer]) -> None:
     """Lets everything that keeps references of its own look again."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None:
-        keras_state.reindex(optimizer)
+        backend.reindex(optimizer)
     models = list(models_of(model))
     for layer in touched:
         for inner in reversed(layers_inside(layer)):
-            keras_state.track_again(inner)
+            backend.track_again(inner)
     for each in models:
-        keras_state.track_again(each)
+        backend.track_again(each)
     for each in models:
-        keras_state.forget_compiled(each)
-    keras_state.hand_over(model)
+        backend.forget_compiled(each)
+    backend.sync_to_jax(model)
 
 
 def _touched_layers(analysis: Analysis, plan: Plan) -> list[keras.Layer]:
@@ -97,9 +91,9 @@ def _new_slots(
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
         return []
-    weights = keras_state.weights_of(optimizer)
+    weights = backend.weights_of(optimizer)
     found = []
-    for slot, axes in keras_state.slots_of(optimizer, weights):
+    for slot, axes in backend.slots_of(optimizer, weights):
         kept = {
             axis: plan.kept[id(weights[origin[0]])][origin[1]]
             for axis, origin in enumerate(axes)
@@ -107,7 +101,7 @@ def _new_slots(
             and origin[1] in plan.kept.get(id(weights[origin[0]]), {})
         }
         if kept:
-            value = keras_state.peek(slot)
+            value = backend.peek(slot)
             found.append((slot, cut(value, kept)))
     return found
 
@@ -130,17 +124,17 @@ def _new_attributes(
         config = plan.config.get(id(layer), {})
         if not isinstance(layer, keras.Layer):
             if config:
-                new = keras_state.function_attributes(layer, config)
+                new = backend.function_attributes(layer, config)
                 found.append((layer, new))
             continue
-        old_shapes = keras_state.build_shapes(layer)
+        old_shapes = backend.build_shapes(layer)
         new_shapes = _with_new_shapes(
             old_shapes, plan, _input_keys(analysis, step)
         )
         if not config and new_shapes == old_shapes:
             continue
         if isinstance(layer, keras.Model):
-            found.append((layer, keras_state.built_with(new_shapes)))
+            found.append((layer, backend.built_with(new_shapes)))
             continue
         own = {**layer.get_config(), "name": None}
         kind = repr((type(layer), own, config, old_shapes, new_shapes))
@@ -163,15 +157,15 @@ def _twins(
         The shapes of its weights, before and after; and for it and each
         layer inside it the plain attributes that differ.
     """
-    old, old_sizes = keras_state.pristine(layer, {}, old_shapes)
-    new, new_sizes = keras_state.pristine(layer, config, shapes)
+    old, old_sizes = backend.pristine(layer, {}, old_shapes)
+    new, new_sizes = backend.pristine(layer, config, shapes)
     changes = []
     for one, other in zip(layers_inside(old), layers_inside(new), strict=True):
-        before = keras_state.plain_attributes(one)
+        before = backend.plain_attributes(one)
         changes.append(
             {
                 name: value
-                for name, value in keras_state.plain_attributes(other).items()
+                for name, value in backend.plain_attributes(other).items()
                 if not _same(value, before.get(name))
             }
         )
@@ -241,8 +235,8 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _attribute_setter(thing: Any, values: dict[str, Any]):
-    return lambda: keras_state.set_attributes(thing, values)
+    return lambda: backend.set_attributes(thing, values)
 
 
 def _shape_setter(tensor: keras.KerasTensor, shape: tuple):
-    return lambda: keras_state.set_shape(tensor, shape)
+    return lambda: backend.set_shape(tensor, shape)

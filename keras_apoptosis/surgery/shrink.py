@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import keras
 
-from keras_apoptosis import keras_state, workers
+from keras_apoptosis import backend
+from keras_apoptosis.backend.step_hooks import without_hooks
+from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, analyse
-from keras_apoptosis.report import Report, report_of
-from keras_apoptosis.step_hooks import without_hooks
 from keras_apoptosis.surgery.check import check
 from keras_apoptosis.surgery.configuration import resized_copy
 from keras_apoptosis.surgery.plan import Plan, make_plan
 from keras_apoptosis.surgery.removal import Removal
+from keras_apoptosis.surgery.report import Report, report_of
 from keras_apoptosis.surgery.resize import resize
 
 
@@ -50,7 +51,7 @@ def shrink(model: keras.Model, removal: Removal) -> Report:
     5
     """
     analysis, plan = _prepare(model, removal)
-    workers.agree(
+    collectives.assert_same(
         removal.digest(),
         "the units to remove and their replacements",
         "Each rank must decide by the same weights, seeds and statistics that "
@@ -60,7 +61,7 @@ def shrink(model: keras.Model, removal: Removal) -> Report:
     before = model.count_params()
     with without_hooks(getattr(model, "optimizer", None)):
         resize(model, analysis, plan)
-    keras_state.hand_over(model)
+    backend.sync_to_jax(model)
     return report_of(
         analysis.groups, removal, before, model.count_params(), plan.notes
     )
@@ -99,11 +100,11 @@ def rebuild(model: keras.Model, removal: Removal) -> keras.Model:
 def _prepare(model: keras.Model, removal: Removal) -> tuple[Analysis, Plan]:
     analysis = analyse(model)
     check(analysis, removal)
-    over = keras_state.distribution_of(model)
+    over = backend.distribution_of(model)
     if over is not None:
         raise ValueError(
             "Removing units from a model that is distributed over devices is "
             f"not supported yet. Received: model '{model.name}' under {over}"
         )
-    keras_state.fetch(model)
+    backend.sync_from_jax(model)
     return analysis, make_plan(analysis, removal)

@@ -6,9 +6,9 @@ import pytest
 from keras import ops
 
 import keras_apoptosis as ka
-from keras_apoptosis.callbacks.agenda import Agenda
-from keras_apoptosis.callbacks.plain_data import from_json, to_json
-from keras_apoptosis.callbacks.progress import TrainingProgress
+from keras_apoptosis.training.progress import TrainingProgress
+from keras_apoptosis.training.trigger import Agenda
+from keras_apoptosis.utils.serialization import from_json, to_json
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 8)).astype("float32")

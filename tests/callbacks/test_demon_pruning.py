@@ -6,7 +6,8 @@ import pytest
 from keras import layers, ops
 
 import keras_apoptosis as ka
-from keras_apoptosis import keras_state, step_hooks
+from keras_apoptosis import backend
+from keras_apoptosis.backend import step_hooks
 from keras_apoptosis.callbacks import DemonPruning
 from keras_apoptosis.callbacks.deaths import overlap
 
@@ -340,7 +341,7 @@ def test_units_that_come_back_lower_the_overlap():
                     self.model.jax_state_sync()
                 bias = self.model.get_layer("hidden").bias
                 bias.assign(np.array([9.0, -9.0, -9.0, 1.0]))
-                keras_state.hand_over(self.model)
+                backend.sync_to_jax(self.model)
 
     demon = DemonPruning(data=RANDOM, prune_every=0.5, dynamic=False, **QUIET)
     fit(model, [demon, Wake()], epochs=1)

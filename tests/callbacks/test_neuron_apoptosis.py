@@ -437,7 +437,7 @@ def test_other_models(kind, digits, tmp_path):
         loaded.predict(x[:20], verbose=0), expected, rtol=1e-5, atol=1e-5
     )
     if kind == "prunable":
-        plain = ka.strip(model)
+        plain = ka.strip_pruning(model)
         np.testing.assert_allclose(
             plain.predict(x[:20], verbose=0), expected, rtol=1e-5, atol=1e-5
         )

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 import keras_apoptosis as ka
 from keras_apoptosis.callbacks import SaliencyPruning
-from keras_apoptosis.criteria import named
+from keras_apoptosis.criteria import registry
 
 schedules = ka.schedules
 RNG = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def kernels(model):
     ]
 
 
-@pytest.mark.parametrize("criterion", named.UNITS)
+@pytest.mark.parametrize("criterion", registry.UNITS)
 def test_units_leave_by_every_criterion(criterion):
     scales = criterion == "normalization_scale"
     model = network(normalized=scales)
@@ -65,7 +65,7 @@ def test_units_leave_by_every_criterion(criterion):
 
 @pytest.mark.parametrize(
     ("criterion", "budget"),
-    [*((name, "local") for name in named.WEIGHTS), ("magnitude", "global")],
+    [*((name, "local") for name in registry.WEIGHTS), ("magnitude", "global")],
 )
 def test_weights_go_by_every_criterion(criterion, budget):
     model = network(prunable=True)

@@ -504,11 +504,11 @@ def test_dead_units_leave_afterwards(digits):
     assert dead > 0
     expected = model.predict(x[512:768], verbose=0)
     # Judged before the last weights were stripped; so judge again.
-    removal = ka.criteria.dead_units(model, x[512:768])
+    removal = ka.selection.dead_units(model, x[512:768])
     units = sum(len(removal[name]) for name in removal)
     assert 0 < units <= dead
     ka.shrink(model, removal)
-    plain = ka.strip(model)
+    plain = ka.strip_pruning(model)
     assert {type(layer) for layer in plain.layers} == {layers.Dense}
     one, two = (plain.get_layer(name).units for name in ("one", "two"))
     assert one + two == 128 - units

@@ -105,7 +105,7 @@ def test_a_penalty_is_what_a_removal_by_means_does(make):
     for group, scores in found.items():
         for unit in (0, 2):
             gone = {group: np.array([unit])}
-            replaced = ka.criteria.mean_replacements(model, IMAGES, gone)
+            replaced = ka.selection.mean_replacements(model, IMAGES, gone)
             removal = ka.Removal(gone, replaced)
             outputs = masked_outputs(model, removal, IMAGES)
             after = (ops.convert_to_numpy(outputs) - labels) ** 2
@@ -197,7 +197,7 @@ def test_the_mean_goes_into_the_next_bias():
     two = model.get_layer("two")
     kernel, bias = two.get_weights()
     gone = {"one": np.array([2])}
-    replaced = ka.criteria.mean_replacements(model, X, gone)
+    replaced = ka.selection.mean_replacements(model, X, gone)
     ka.shrink(model, ka.Removal(gone, replaced))
     np.testing.assert_allclose(
         two.get_weights()[1], bias + mean * kernel[2], rtol=1e-5, atol=1e-6
@@ -208,7 +208,7 @@ def test_the_mean_before_the_activation():
     model = dense()
     _, found = forward(model, X)
     mean = found["one", "pre"].mean(0)[2]
-    replaced = ka.criteria.mean_replacements(
+    replaced = ka.selection.mean_replacements(
         model, X, {"one": np.array([2])}, at="pre"
     )
     (constant,) = replaced["one"]["one"].constant

@@ -10,8 +10,9 @@ import pytest
 from keras import ops
 
 import keras_apoptosis as ka
-from keras_apoptosis import keras_state, step_hooks, workers
-from keras_apoptosis.distributed import install
+from keras_apoptosis import backend
+from keras_apoptosis.backend import step_hooks
+from keras_apoptosis.distributed import collectives, install
 from keras_apoptosis.distributed.broadcast import moving_state
 from tests.distributed.launching import ROOT
 
@@ -60,11 +61,11 @@ def test_one_process_is_rank_0():
 
 def test_reducing_is_the_identity():
     values = np.arange(3)
-    assert workers.summed(values, "x") is values
-    assert workers.largest(values, "x") is values
-    assert workers.gathered("a", "x") == ["a"]
-    assert workers.first("a", "x") == "a"
-    workers.agree("a", "x")
+    assert collectives.all_reduce_sum(values, "x") is values
+    assert collectives.all_reduce_max(values, "x") is values
+    assert collectives.all_gather("a", "x") == ["a"]
+    assert collectives.broadcast("a", "x") == "a"
+    collectives.assert_same("a", "x")
 
 
 def test_passes_are_gradient_accumulation():
@@ -112,9 +113,9 @@ def test_digests_tell_arrays_apart():
         [np.zeros(2, "int32"), np.zeros((2, 1), "float32")],
         one[:1],
     )
-    digests = {workers.digest_of(each) for each in (one, *others)}
+    digests = {collectives.digest_of(each) for each in (one, *others)}
     assert len(digests) == 5
-    assert workers.digest_of([each.copy() for each in one]) in digests
+    assert collectives.digest_of([each.copy() for each in one]) in digests
 
 
 class Noting(step_hooks.StepHook):
@@ -148,7 +149,7 @@ def test_a_hook_that_is_first_comes_before_all(scaled):
     step_hooks.settle(model)
     assert placed.built == 2
     assert placed.optimizer is model.optimizer
-    assert attached.optimizer is keras_state.innermost(model.optimizer)
+    assert attached.optimizer is backend.innermost(model.optimizer)
     model.fit(X, X[:, :1], batch_size=64, verbose=0)
     assert calls[:2] == ["placed", "attached"]
 
@@ -164,7 +165,7 @@ def run(script, **settings):
 
 
 def test_several_processes_without_a_beginning(monkeypatch):
-    monkeypatch.setattr(workers, "_started", False)
+    monkeypatch.setattr(collectives, "_started", False)
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(RuntimeError, match=r"Call `ka.distributed.init\(\)`"):
         ka.distributed.size()
@@ -173,7 +174,7 @@ def test_several_processes_without_a_beginning(monkeypatch):
 
 
 def test_several_processes_without_horovod(monkeypatch):
-    monkeypatch.setattr(workers, "_started", False)
+    monkeypatch.setattr(collectives, "_started", False)
     monkeypatch.setenv("HOROVOD_SIZE", "3")
     monkeypatch.setitem(sys.modules, "horovod.tensorflow", None)
     for name in ("STALL_SHUTDOWN_TIME", "STALL_CHECK_TIME", "GLOO_TIMEOUT"):
@@ -188,7 +189,7 @@ def test_several_processes_without_horovod(monkeypatch):
 def test_a_watchdog_ends_who_waits():
     script = """
 import time
-from keras_apoptosis.watchdog import Watchdog
+from keras_apoptosis.distributed.watchdog import Watchdog
 dog = Watchdog("Rank 1 of 2", 0.5)
 dog.begin()
 dog.end()

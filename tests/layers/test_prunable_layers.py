@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_apoptosis import layers
-from keras_apoptosis.conversion import PLAIN
+from keras_apoptosis.surgery.conversion import PLAIN
 
 OURS = {
     "track_statistics": True,

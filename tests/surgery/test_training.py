@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import keras_apoptosis as ka
-from keras_apoptosis import keras_state
+from keras_apoptosis import backend
 from tests.architectures import CATALOGUE, randomize, sample
 from tests.surgery.test_shrink import removal_of
 
@@ -93,7 +93,7 @@ def test_slots_are_cut_alike(optimizer):
     }
     iterations = int(model.optimizer.iterations)
     rate = float(model.optimizer.learning_rate)
-    slots = keras_state.slots_of(
+    slots = backend.slots_of(
         model.optimizer,
         model.optimizer._trainable_variables
         if optimizer != "loss_scale"
@@ -274,7 +274,7 @@ def test_all_or_nothing(fails, monkeypatch):
     inputs_of = model.predict(x, verbose=0)
     before, config = state_of(model), model.get_config()
     shapes = [tuple(step.shape) for step in model.outputs]
-    original = getattr(keras_state, fails)
+    original = getattr(backend, fails)
     calls = []
 
     def breaks(*args):
@@ -284,7 +284,7 @@ def test_all_or_nothing(fails, monkeypatch):
         return original(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(keras_state, fails, breaks)
+        patch.setattr(backend, fails, breaks)
         with pytest.raises(RuntimeError, match="planted"):
             ka.shrink(model, removal_of(model, seed=2))
     assert model.get_config() == config

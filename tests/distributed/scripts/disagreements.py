@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 import keras_apoptosis as ka
-from keras_apoptosis.masking import mask_weights
+from keras_apoptosis.training.masking import mask_weights
 
 ka.distributed.init(timeout=60)
 rank, size = ka.distributed.rank(), ka.distributed.size()

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import keras_apoptosis as ka
-from keras_apoptosis import workers
+from keras_apoptosis.distributed import collectives
 from keras_apoptosis.distributed.optimizer import all_reduce_of
 
 EPOCHS, BATCH = 6, 48
@@ -188,5 +188,5 @@ def run(name):
 
 for each in names:
     run(each)
-    if workers.is_primary():
+    if collectives.is_primary():
         print("done", each, flush=True)

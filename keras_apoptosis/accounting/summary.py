@@ -1,0 +1,64 @@
+"""The table of a model's unit groups that people read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+
+from keras_apoptosis.graph import analyse
+from keras_apoptosis.surgery import Removal
+from keras_apoptosis.surgery.plan import parameters_after, work_after
+from keras_apoptosis.utils.tables import table
+
+
+def report(model: keras.Model) -> str:
+    """Says which units of a model may leave, what each saves, and what not.
+
+    Args:
+        model: A built Sequential or Functional model, or a nesting of those.
+
+    Returns:
+        A table with one row for each unit group: its size, the parameters
+        and the forward FLOPs that go with one of its units, and, if it is
+        frozen, why.
+
+    Raises:
+        ValueError: If the model's graph cannot be read.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, activation="relu", name="hidden"),
+    ...     keras.layers.Dense(2, name="logits"),
+    ... ])
+    >>> print(ka.report(model))
+     group    units   parameters a unit   FLOPs a unit   frozen because
+     ─────...
+     hidden       8                   7             12
+     logits       2                                      the model returns them
+    """
+    analysis = analyse(model)
+    nothing = Removal({})
+    parameters = parameters_after(analysis, nothing)
+    work = work_after(analysis, nothing)
+    rows = []
+    for group in analysis.groups:
+        weights: Any = ""
+        flops: Any = ""
+        if group.removable and group.size > 1:
+            removal = Removal({group.name: [group.size - 1]})
+            weights = parameters - parameters_after(analysis, removal)
+            saved = 2 * (work - work_after(analysis, removal))
+            flops = "unknown" if math.isnan(saved) else int(saved)
+        rows.append((group.name, group.size, weights, flops, group.reason))
+    header = (
+        "group",
+        "units",
+        "parameters a unit",
+        "FLOPs a unit",
+        "frozen because",
+    )
+    return table(header, rows)

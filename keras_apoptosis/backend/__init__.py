@@ -1,0 +1,76 @@
+"""Keras' private state: nothing else reads or writes it.
+
+Everything here was measured on Keras 3.15; `tests/backend/` fails if a later
+Keras keeps its state otherwise.
+"""
+
+from keras_apoptosis.backend.layers import (
+    build_shapes,
+    built_with,
+    changed_config,
+    function_attributes,
+    plain_attributes,
+    pristine,
+    set_attributes,
+    set_shape,
+    track_again,
+    unlocked,
+)
+from keras_apoptosis.backend.models import (
+    as_function,
+    direct_operations,
+    layers_inside,
+    models_of,
+    ordered_nodes,
+    seeds_of,
+)
+from keras_apoptosis.backend.optimizers import (
+    add_unsaved_variable,
+    drop_unsaved_variables,
+    innermost,
+    reindex,
+    steps_of,
+    weights_of,
+)
+from keras_apoptosis.backend.slots import clear_slots, slots_of
+from keras_apoptosis.backend.steps import (
+    distribution_of,
+    forget_compiled,
+    sync_from_jax,
+    sync_to_jax,
+)
+from keras_apoptosis.backend.variables import peek, resize_variable, snapshot
+
+__all__ = [
+    "add_unsaved_variable",
+    "as_function",
+    "build_shapes",
+    "built_with",
+    "changed_config",
+    "clear_slots",
+    "direct_operations",
+    "distribution_of",
+    "drop_unsaved_variables",
+    "forget_compiled",
+    "function_attributes",
+    "innermost",
+    "layers_inside",
+    "models_of",
+    "ordered_nodes",
+    "peek",
+    "plain_attributes",
+    "pristine",
+    "reindex",
+    "resize_variable",
+    "seeds_of",
+    "set_attributes",
+    "set_shape",
+    "slots_of",
+    "snapshot",
+    "steps_of",
+    "sync_from_jax",
+    "sync_to_jax",
+    "track_again",
+    "unlocked",
+    "weights_of",
+]

@@ -1,0 +1,167 @@
+"""Reads and changes the private state of layers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.backend.common import global_state
+
+
+@contextlib.contextmanager
+def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
+    """Lets a layer that is already built take new variables.
+
+    Keras locks a layer's tracker once the layer is built, so that no variable
+    is created by accident in `call`. The lock is as it was afterwards.
+
+    Args:
+        layer: The layer.
+    """
+    tracker = layer._tracker
+    was_locked = tracker.locked
+    tracker.unlock()
+    try:
+        yield
+    finally:
+        if was_locked:
+            tracker.lock()
+
+
+def set_shape(tensor: keras.KerasTensor, shape: tuple) -> None:
+    """Corrects the recorded shape of a tensor of a model's graph."""
+    tensor._shape = tuple(shape)
+
+
+def set_attributes(thing: Any, attributes: Mapping[str, Any]) -> None:
+    """Sets plain attributes, unseen by Keras' and the backend's trackers."""
+    for name, value in attributes.items():
+        thing.__dict__[name] = value
+
+
+def build_shapes(layer: keras.Layer) -> dict[str, Any] | None:
+    """The arguments that a layer's `build` was called with, or `None`."""
+    return layer._build_shapes_dict
+
+
+def built_with(shapes: dict[str, Any] | None) -> dict[str, Any]:
+    """The attribute that records the arguments of a layer's `build`."""
+    return {"_build_shapes_dict": shapes}
+
+
+def pristine(
+    layer: keras.Layer, changes: Mapping[tuple, Any], shapes: Any
+) -> tuple[keras.Layer, list[tuple]]:
+    """A new layer of the same class, built but without values.
+
+    Args:
+        layer: The layer to take after.
+        changes: Entries of its config to change, by path.
+        shapes: Arguments for `build`, or `None` where it was never called
+            with any.
+
+    Returns:
+        The new layer and the shapes of its variables, in order.
+    """
+    config = changed_config(layer.get_config(), changes)
+    if config.get("stateful"):  # Its states cannot be made without values.
+        config["stateful"] = False
+    waiting = global_state.get_global_attribute("uninitialized_variables", [])
+    before = list(waiting)
+    with keras.StatelessScope(initialize_variables=False):
+        twin = type(layer).from_config(config)
+        if shapes is not None:
+            twin.build(**shapes)
+        found = [tuple(variable.shape) for variable in twin.variables]
+    # Else Keras would give the twin's variables values at its next chance.
+    global_state.set_global_attribute("uninitialized_variables", before)
+    return twin, found
+
+
+def changed_config(
+    config: Mapping[str, Any], changes: Mapping[tuple, Any]
+) -> dict[str, Any]:
+    """A config with other entries, and without recorded build shapes.
+
+    Args:
+        config: The config; it is left as it is.
+        changes: New entries, by path: keys of dictionaries and indices of
+            lists.
+    """
+    config = _without_build_shapes(config)
+    for (first, *rest), value in changes.items():
+        config[first] = _changed(config[first], rest, value)
+    return config
+
+
+def function_attributes(
+    function: keras.Operation, changes: Mapping[tuple, Any]
+) -> dict[str, Any]:
+    """Attributes of a function of a graph (no layer) with other settings.
+
+    Keras records the arguments it was made with, apart from its attributes.
+
+    Args:
+        function: The operation.
+        changes: New values, by path: the attribute's name and indices.
+    """
+    new = {}
+    for (name, *rest), value in changes.items():
+        old = new.get(name, getattr(function, name))
+        new[name] = _changed(old, rest, value)
+    recorded = function._auto_config
+    if recorded is not None:
+        new["_auto_config"] = type(recorded)(**{**recorded.config, **new})
+    return new
+
+
+def plain_attributes(layer: keras.Layer) -> dict[str, Any]:
+    """Attributes of a layer that are plain data: numbers, shapes, specs."""
+    return {
+        name: value
+        for name, value in layer.__dict__.items()
+        if _is_plain(value)
+    }
+
+
+def track_again(layer: keras.Layer) -> None:
+    """Lets PyTorch see the new parameters of a layer, or of a model."""
+    if hasattr(layer, "_track_variables") and hasattr(layer, "_torch_params"):
+        layer._track_variables()
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(each) for each in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(each) for each in value)
+    return value is None or isinstance(
+        value,
+        (bool, int, float, str, np.ndarray, np.generic, keras.InputSpec),
+    )
+
+
+def _without_build_shapes(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            key: _without_build_shapes(each)
+            for key, each in value.items()
+            if key != "build_config"
+        }
+    if isinstance(value, (list, tuple)):
+        return type(value)([_without_build_shapes(each) for each in value])
+    return value
+
+
+def _changed(value: Any, path: Sequence[Any], new: Any) -> Any:
+    if not path:
+        return new
+    first, *rest = path
+    if isinstance(value, Mapping):
+        return {**value, first: _changed(value[first], rest, new)}
+    parts = list(value)
+    parts[first] = _changed(parts[first], rest, new)
+    return type(value)(parts)

@@ -1,0 +1,55 @@
+"""Keeps what Keras compiles and JAX trains in step with a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+
+def sync_from_jax(model: keras.Model) -> None:
+    """Brings values that JAX trains outside the model back into it."""
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
+
+def sync_to_jax(model: keras.Model) -> None:
+    """Lets JAX go on training with the values that the model has now.
+
+    Keras keeps the state after the last step beside the model, and puts it
+    back where an epoch ends with data of unknown length.
+    """
+    if not getattr(model, "_jax_state", None):
+        return
+    owners = {
+        "trainable_variables": (model, "trainable_variables"),
+        "non_trainable_variables": (model, "non_trainable_variables"),
+        "optimizer_variables": (model.optimizer, "variables"),
+        "metrics_variables": (model, "metrics_variables"),
+    }
+    model._jax_state = {
+        name: [variable.value for variable in getattr(*owners[name])]
+        for name in model._jax_state
+    }
+
+
+def forget_compiled(model: keras.Model) -> None:
+    """Drops compiled steps, which would go on with the old variables."""
+    model.test_function = None
+    model.predict_function = None
+    if getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)
+
+
+def distribution_of(model: keras.Model) -> Any:
+    """What distributes the model over devices, or `None`."""
+    if keras.distribution.distribution() is not None:
+        return keras.distribution.distribution()
+    strategy = getattr(model, "_distribute_strategy", None)
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        return strategy
+    for variable in model.variables:
+        strategy = getattr(variable._value, "distribute_strategy", None)
+        if strategy is not None and strategy.num_replicas_in_sync > 1:
+            return strategy
+    return None

@@ -1,0 +1,100 @@
+"""Kinds of rules: the ways in which operations treat units."""
+
+from keras_apoptosis.graph.rules.attention import MultiHead
+from keras_apoptosis.graph.rules.contraction import (
+    Contraction,
+    Depthwise,
+    EinsumContraction,
+    Embedding,
+    Separable,
+)
+from keras_apoptosis.graph.rules.elementwise import (
+    ActivationLayer,
+    BatchNorm,
+    Masking,
+    Mixing,
+    ParametricReLU,
+    Rescaling,
+    Selection,
+)
+from keras_apoptosis.graph.rules.functions import (
+    Arithmetic,
+    Einsum,
+    Matmul,
+    Stack,
+    Unequal,
+)
+from keras_apoptosis.graph.rules.merging import (
+    Concatenate,
+    Dot,
+    DotProductAttention,
+    Merge,
+    Reduction,
+)
+from keras_apoptosis.graph.rules.moving import (
+    Moving,
+    Positions,
+    Splitting,
+    UpSampling,
+)
+from keras_apoptosis.graph.rules.normalization import (
+    GroupNorm,
+    NormalizationOverUnits,
+)
+from keras_apoptosis.graph.rules.recurrent import Bidirectional, Recurrent
+from keras_apoptosis.graph.rules.rule import (
+    STATISTICS,
+    Border,
+    Elementwise,
+    Passing,
+    Rule,
+    channel_axis,
+)
+from keras_apoptosis.graph.rules.wrapping import (
+    FeedForward,
+    SpectralNorm,
+    TimeDistributed,
+)
+
+__all__ = [
+    "STATISTICS",
+    "ActivationLayer",
+    "Arithmetic",
+    "BatchNorm",
+    "Bidirectional",
+    "Border",
+    "Concatenate",
+    "Contraction",
+    "Depthwise",
+    "Dot",
+    "DotProductAttention",
+    "Einsum",
+    "EinsumContraction",
+    "Elementwise",
+    "Embedding",
+    "FeedForward",
+    "GroupNorm",
+    "Masking",
+    "Matmul",
+    "Merge",
+    "Mixing",
+    "Moving",
+    "MultiHead",
+    "NormalizationOverUnits",
+    "ParametricReLU",
+    "Passing",
+    "Positions",
+    "Recurrent",
+    "Reduction",
+    "Rescaling",
+    "Rule",
+    "Selection",
+    "Separable",
+    "SpectralNorm",
+    "Splitting",
+    "Stack",
+    "TimeDistributed",
+    "Unequal",
+    "UpSampling",
+    "channel_axis",
+]

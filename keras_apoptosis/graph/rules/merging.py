@@ -1,0 +1,269 @@
+"""Operations that bring several tensors together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_apoptosis.graph.rules.rule import Rule
+from keras_apoptosis.graph.trace import NONE, Call
+from keras_apoptosis.graph.units import (
+    FIXED,
+    Axes,
+    Sum,
+    Transfer,
+    Units,
+    Unknown,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Merge(Rule):
+    """Combines tensors entry by entry, which ties their units.
+
+    A tensor of size 1 along an axis is repeated along it.
+
+    Args:
+        linear: Whether the result is a fixed weighted sum of the inputs.
+        expand: Whether a tensor of a lower rank gets axes after the batch, as
+            Keras' merging layers do, or in front of all, as functions do.
+    """
+
+    linear: bool = False
+    expand: bool = False
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        return [
+            merged(
+                call,
+                call.inputs,
+                call.input_shapes,
+                Sum() if self.linear else Unknown(),
+                first=1 if self.expand else 0,
+            )
+        ]
+
+
+def merged(
+    call: Call,
+    inputs: Sequence[Axes],
+    shapes: Sequence[tuple],
+    transfer: Transfer,
+    first: int = 0,
+) -> Axes:
+    """Units of tensors that are combined entry by entry.
+
+    Args:
+        call: The call that combines them.
+        inputs: The units of each tensor.
+        shapes: The shape of each tensor.
+        transfer: How the values arise, where no tensor is repeated.
+        first: Where a tensor of a lower rank gets its further axes.
+    """
+    rank = max(len(shape) for shape in shapes)
+    aligned = []
+    for axes, shape in zip(inputs, shapes, strict=True):
+        shift = rank - len(shape)
+        aligned.append(
+            (
+                {a + shift if a >= first else a: u for a, u in axes.items()},
+                (*shape[:first], *[1] * shift, *shape[first:]),
+            )
+        )
+    made = {}
+    for axis in sorted({axis for axes, _ in aligned for axis in axes}):
+        full = max(shape[axis] or 1 for _, shape in aligned)
+        read = [axes.get(axis) for axes, shape in aligned]
+        wide = [
+            units
+            for units, (_, shape) in zip(read, aligned, strict=True)
+            if shape[axis] == full
+        ]
+        narrow = [
+            units
+            for units, (_, shape) in zip(read, aligned, strict=True)
+            if units is not None and shape[axis] != full
+        ]
+        call.freeze("repeats them", narrow)
+        have = [units for units in wide if units is not None]
+        if len(have) < len(wide):
+            if have:
+                call.freeze(
+                    "joins them with a tensor whose units cannot leave", have
+                )
+            continue
+        for other in have[1:]:
+            call.tie(have[0].labels, other.labels)
+        for units in have:
+            call.carry(units)
+        whole = len(have) == len(aligned)
+        made[axis] = call.emit(
+            axis, have[0].labels, transfer if whole else Unknown(), have
+        )
+    return made
+
+
+class Concatenate(Rule):
+    """Lays tensors side by side along `axis`."""
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        inputs, shapes = call.inputs, call.input_shapes
+        along = call.layer.axis % len(shapes[0])
+        made = {}
+        for axis in sorted({axis for axes in inputs for axis in axes}):
+            have = [axes.get(axis) for axes in inputs]
+            if axis == along:
+                made[axis] = self._side_by_side(call, have, along)
+                continue
+            known = [units for units in have if units is not None]
+            if len(known) < len(have):
+                call.freeze("joins them with a tensor that has none", known)
+                continue
+            for units in known:
+                call.carry(units)
+                call.tie(known[0].labels, units.labels)
+            made[axis] = call.emit(axis, known[0].labels, Unknown(), known)
+        return [made]
+
+    @staticmethod
+    def _side_by_side(
+        call: Call, have: Sequence[Units | None], axis: int
+    ) -> Units:
+        parts = []
+        for units, shape in zip(have, call.input_shapes, strict=True):
+            if units is None:
+                fixed = np.full(shape[axis], FIXED)
+                parts.append((fixed, fixed))
+            else:
+                call.carry(units)
+                parts.append((units.labels, units.sources))
+        labels, sources = zip(*parts, strict=True)
+        return Units(axis, np.concatenate(labels), np.concatenate(sources))
+
+
+class Reduction(Rule):
+    """Sums, averages or takes the maximum along some axes.
+
+    Args:
+        transfer: How values arise where units are not reduced over.
+        sums: Whether it adds up without counting: then what is zero does not
+            matter, and units may be reduced over.
+    """
+
+    def __init__(self, transfer: Transfer, sums: bool = False):
+        self.transfer = transfer
+        self.sums = sums
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        layer, (axes,) = call.layer, call.inputs
+        rank = len(call.input_shapes[0])
+        over = layer.axis
+        if over is None:
+            over = range(rank)
+        elif not isinstance(over, (list, tuple)):
+            over = [over]
+        over = {axis % rank for axis in over}
+        made = {}
+        for axis, units in axes.items():
+            if axis not in over:
+                call.carry(units)
+                place = axis
+                if not layer.keepdims:
+                    place -= sum(each < axis for each in over)
+                made[place] = call.emit(
+                    place, units.labels, self.transfer, [units]
+                )
+            elif self.sums:
+                call.read(units)
+            else:
+                call.freeze("reduces over them", [units])
+        return [made]
+
+
+def contracted(
+    call: Call, operands: Sequence[tuple[str, Axes]], out: str
+) -> Axes:
+    """Units of a sum of products of tensors, as an einsum has them.
+
+    An axis that is summed over is read: entries that are zero do not matter.
+
+    Args:
+        call: The call.
+        operands: The letters of each tensor's axes, and its units.
+        out: The letters of the result's axes.
+    """
+    made = {}
+    for letter in sorted(set("".join(letters for letters, _ in operands))):
+        having = [
+            axes.get(letters.index(letter))
+            for letters, axes in operands
+            if letter in letters
+        ]
+        known = [units for units in having if units is not None]
+        if not known:
+            continue
+        if len(known) < len(having):
+            call.freeze(
+                "joins them with a tensor whose units cannot leave", known
+            )
+            continue
+        for units in known:
+            call.tie(known[0].labels, units.labels)
+        if letter in out:
+            for units in known:
+                call.carry(units)
+            axis = out.index(letter)
+            made[axis] = call.emit(axis, known[0].labels, Unknown(), known)
+        else:
+            for units in known:
+                call.read(units)
+    return made
+
+
+class Dot(Rule):
+    """The `Dot` layer."""
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        layer = call.layer
+        first, second = call.input_shapes
+        axes = layer.axes
+        if isinstance(axes, int):
+            axes = (axes % len(first), axes % len(second))
+        one, other = (
+            axis % len(shape)
+            for axis, shape in zip(axes, (first, second), strict=True)
+        )
+        letters = "abcdefghijklm", "nopqrstuvwxyz"
+        left = ["a", *letters[0][1 : len(first)]]
+        right = ["a", *letters[1][1 : len(second)]]
+        right[other] = left[one]
+        out = [x for x in left if x != left[one]]
+        out += [x for x in right[1:] if x != left[one]]
+        operands = list(
+            zip(("".join(left), "".join(right)), call.inputs, strict=True)
+        )
+        return [contracted(call, operands, "".join(out))]
+
+
+class DotProductAttention(Rule):
+    """`Attention` and `AdditiveAttention`: query, value and maybe key.
+
+    Queries are compared with keys entry by entry of their last axis, and the
+    results summed up; values are averaged.
+    """
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        query, value, *rest = call.inputs
+        key = rest[0] if rest else value
+        # With `scale` (additive attention) each entry has a factor of its own.
+        scale = getattr(call.layer, "scale", None)
+        if 2 in query and 2 in key and len(getattr(scale, "shape", ())):
+            call.own(query[2].labels, {"scale": 0})
+        if any(1 in axes for axes in (query, value, key)):
+            call.freeze("has them along the axis of the steps")
+            return [NONE] * len(call.output_shapes)
+        contracted(call, [("bqd", query), ("bkd", key)], "bqk")
+        made = contracted(call, [("bqk", NONE), ("bkd", value)], "bqd")
+        return [made, *[NONE] * (len(call.output_shapes) - 1)]

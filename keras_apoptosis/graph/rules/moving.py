@@ -1,0 +1,221 @@
+"""Operations that only move entries about."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import config, ops
+
+from keras_apoptosis.graph.rules.rule import Rule, channel_axis
+from keras_apoptosis.graph.trace import NONE, Call
+from keras_apoptosis.graph.units import (
+    FIXED,
+    Axes,
+    Sum,
+    Transfer,
+    Units,
+    Unknown,
+)
+
+UNKNOWN_SIZE = 3  # Stands in for sizes that are known at run time only.
+
+
+@dataclasses.dataclass(frozen=True)
+class Moving(Rule):
+    """Moves entries about, repeats them, drops some, or adds zeros.
+
+    Where they go is asked of the operation itself: it is run on an array
+    that holds each entry's place along the units' axis.
+
+    Args:
+        sizes: Config entry (of a layer) or attribute (of a function) that
+            holds the shape of the output; `""` where there is none.
+        batch: Whether that shape begins with the batch.
+    """
+
+    sizes: str = ""
+    batch: bool = True
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        made: list[dict[int, Units]] = [{} for _ in call.output_shapes]
+        for axis, units in call.inputs[0].items():
+            places = np.arange(units.labels.size)
+            try:
+                moved = _moved(call, axis, places)
+                fixed = not self.sizes and _by_place(call, axis, moved)
+            except Exception as error:  # Whatever the operation objects to.
+                call.freeze(f"cannot be followed ({error})", [units])
+                continue
+            if fixed:
+                call.freeze("picks them by their place", [units])
+                continue
+            for result, index in zip(made, moved, strict=True):
+                landed = _landed(call, units, index)
+                if landed is None:
+                    continue
+                call.carry(landed)
+                if landed.axis in result:
+                    why = "lays two kinds of units along one axis"
+                    call.freeze(why, [landed, result[landed.axis]])
+                else:
+                    result[landed.axis] = landed
+        if self.sizes:
+            self._follow(call, made[0])
+        return made
+
+    def _follow(self, call: Call, made: Axes) -> None:
+        """Lets the shape that the operation was told follow the units."""
+        told = getattr(call.layer, self.sizes)
+        first = 0 if self.batch else 1
+        for axis, units in made.items():
+            if told[axis - first] != -1:
+                call.resize((self.sizes, axis - first), units.labels)
+
+
+class Splitting(Rule):
+    """`split`: cuts an axis in pieces.
+
+    Along the units' own axis only equal pieces are followed: they stay equal
+    if the units at the same place of each leave together.
+    """
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        layer, (axes,) = call.layer, call.inputs
+        along = layer.axis % len(call.input_shapes[0])
+        made: list[dict[int, Units]] = [{} for _ in call.output_shapes]
+        for axis, units in axes.items():
+            call.carry(units)
+            if axis != along:
+                for result in made:
+                    result[axis] = units
+                continue
+            if not isinstance(layer.indices_or_sections, int):
+                call.freeze("cuts them in pieces of fixed sizes", [units])
+                continue
+            labels = np.split(units.labels, len(made))
+            sources = np.split(units.sources, len(made))
+            for result, label, source in zip(
+                made, labels, sources, strict=True
+            ):
+                call.tie(labels[0], label)
+                result[axis] = Units(axis, label, source)
+        return made
+
+
+@dataclasses.dataclass(frozen=True)
+class Positions(Rule):
+    """Makes new values of neighbouring positions, channel by channel.
+
+    Args:
+        transfer: How.
+    """
+
+    transfer: Transfer
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        (axes,) = call.inputs
+        own = channel_axis(call.layer, call.input_shapes[0])
+        others = [units for axis, units in axes.items() if axis != own]
+        call.freeze("pools over them", others)
+        if own not in axes:
+            return [NONE]
+        units = axes[own]
+        call.carry(units)
+        shape = call.output_shapes[0]
+        axis = 1 if len(shape) == 2 else channel_axis(call.layer, shape)
+        if getattr(call.layer, "keepdims", False):
+            axis = own
+        made = call.emit(axis, units.labels, self.transfer, [units])
+        return [{axis: made}]
+
+
+class UpSampling(Rule):
+    """`UpSampling*`: repeats positions, or interpolates between them."""
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        interpolation = getattr(call.layer, "interpolation", "nearest")
+        linear = interpolation in ("nearest", "bilinear")
+        rule = Positions(Sum() if linear else Unknown())
+        return rule.trace(call)
+
+
+def _moved(call: Call, axis: int, places: np.ndarray) -> list[np.ndarray]:
+    """Where entries come from: 1 + their place along an axis; 0 if added.
+
+    Args:
+        call: The call.
+        axis: The axis.
+        places: The places that there are.
+    """
+    shape = [UNKNOWN_SIZE if n is None else n for n in call.input_shapes[0]]
+    shape[0], shape[axis] = 1, places.size
+    row = [-1 if a == axis else 1 for a in range(len(shape))]
+    index = np.broadcast_to((1.0 + places).reshape(row), shape)
+    with keras.StatelessScope():
+        moved = _run(call, ops.convert_to_tensor(index, "float32"))
+    return [
+        ops.convert_to_numpy(each).astype(int)
+        for each in keras.tree.flatten(moved)
+    ]
+
+
+def _by_place(call: Call, axis: int, moved: list[np.ndarray]) -> bool:
+    """Whether it would move other entries if some were missing.
+
+    A slice of the first three, say, or a roll by one.
+    """
+    size = call.input_shapes[0][axis]
+    for some in (slice(1, None), slice(None, -1), slice(None, None, 2)):
+        kept = np.arange(size)[some]
+        if not kept.size:
+            continue
+        for whole, part in zip(moved, _moved(call, axis, kept), strict=True):
+            if not np.array_equal(
+                whole[np.isin(whole, kept + 1)], part[part > 0]
+            ):
+                return True
+    return False
+
+
+def _run(call: Call, value: Any) -> Any:
+    # `call`, not `__call__`: mixed precision would round large places.
+    if call.step is None:
+        return call.layer.call(value)
+    args, kwargs = call.step.filled([value])
+    return call.layer.call(*args, **kwargs)
+
+
+def _landed(call: Call, units: Units, index: np.ndarray) -> Units | None:
+    """The units of an output, from where its entries come from."""
+    varying = [
+        axis
+        for axis, size in enumerate(index.shape)
+        if size > 1 and (np.diff(index, axis=axis) != 0).any()
+    ]
+    if not varying:  # A single unit, or a single entry that was picked.
+        alone = [a for a in range(1, index.ndim) if index.shape[a] == 1]
+        if units.labels.size > 1 or not alone:
+            call.freeze("picks one of them", [units])
+            return None
+        varying = [alone[-1]]
+    first = config.image_data_format() == "channels_first"
+    axis = varying[0 if first else -1]
+    if 0 in varying:
+        call.freeze("lays them along the batch", [units])
+        return None
+    rows = np.moveaxis(index, axis, -1).reshape(-1, index.shape[axis])
+    rows = np.unique(rows, axis=0) - 1
+    # Zeros that were added around positions hold no unit, nor any position.
+    rows = rows[(rows >= 0).any(1)]
+    labels = np.where(rows < 0, FIXED, units.labels[rows])
+    sources = np.where(rows < 0, FIXED, units.sources[rows])
+    # An axis cut in two: what stands in one column leaves together.
+    for row in labels[1:]:
+        call.tie(labels[0], row)
+    if (sources != sources[0]).any():
+        return call.emit(axis, labels[0], Unknown(), [units])
+    return Units(axis, labels[0], sources[0])

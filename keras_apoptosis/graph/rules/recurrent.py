@@ -1,0 +1,227 @@
+"""Recurrent layers: units that read themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from keras import layers
+
+from keras_apoptosis.graph.rules.contraction import obstacle
+from keras_apoptosis.graph.rules.merging import merged
+from keras_apoptosis.graph.rules.rule import Rule, surfaced
+from keras_apoptosis.graph.trace import NONE, Call
+from keras_apoptosis.graph.units import Axes, Sum, Units, Unknown
+
+# How many gates lie side by side along the columns of a cell's weights.
+GATES: Mapping[type, int] = {
+    layers.SimpleRNNCell: 1,
+    layers.LSTMCell: 4,
+    layers.GRUCell: 3,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recurrent(Rule):
+    """`SimpleRNN`, `LSTM`, `GRU`, `ConvLSTM*`, and `RNN` of their cells.
+
+    A unit is judged at the layer's output, and replaced there and in what
+    the layer reads of itself at the next step.
+
+    Args:
+        size: Config entry that holds the number of units; that of the cell
+            where the layer holds cells.
+        gates: How many gates there are; by default, by the cell's class.
+    """
+
+    size: str = "units"
+    gates: int | None = None
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        layer, axes = call.layer, call.inputs[0]
+        states = call.argument("initial_state") if call.step else []
+        cells, places = self._cells(layer)
+        rank = len(call.input_shapes[0])
+        for axis in (1, *range(2, rank - 1)):
+            if axis in axes:
+                call.freeze("steps or slides over them", [axes[axis]])
+        units = axes.get(rank - 1)
+        known = [self._gates(cell) for cell in cells]
+        if None in known or self._channels_first(layer, rank):
+            call.freeze("has cells of a kind that has no rule")
+            return [NONE] * len(call.output_shapes)
+        initial = iter(states)
+        ends: list[Axes] = []
+        for number, (cell, gates, place) in enumerate(
+            zip(cells, known, places, strict=True)
+        ):
+            units = self._cell(call, cell, gates, place, units, number)
+            sizes = cell.state_size
+            count = len(sizes) if isinstance(sizes, (list, tuple)) else 1
+            for _ in range(count):
+                self._start(call, cell, units, next(initial, None))
+            ends.extend([units] * count)
+        if getattr(layer, "stateful", False):
+            for variable, end in zip(layer.states, ends, strict=True):
+                call.trace.own(variable, -1, end.labels)
+        shape = call.output_shapes[0]
+        made = [{len(shape) - 1: units}]
+        for end, shape in zip(ends, call.output_shapes[1:], strict=False):
+            axis = len(shape) - 1
+            made.append(surfaced(call, {axis: end}, len(made)))
+        return made
+
+    def _cell(
+        self,
+        call: Call,
+        cell: Any,
+        gates: int,
+        place: tuple,
+        units: Units | None,
+        number: int,
+    ) -> Units:
+        """What one cell makes, and reads."""
+        within = call.inside(
+            cell,
+            [NONE],
+            [call.input_shapes[0]],
+            [call.output_shapes[0]],
+            place,
+        )
+        several = len(place) > 2
+        shape = call.output_shapes[0]
+        count = cell.recurrent_kernel.shape[-2]
+        owned = call.trace.owned(cell.recurrent_kernel, -2)
+        made = (
+            call.produce(count, {}, (), cell.name if several else None)
+            if owned is None
+            else owned
+        )
+        last = not several or number == len(call.layer.cell.cells) - 1
+        output = call.emit(
+            len(shape) - 1, made, Unknown(), (), 0 if last else None
+        )
+        columns = np.tile(made, gates)
+        within.own(columns, {"kernel": -1, "recurrent_kernel": -1, "bias": -1})
+        within.resize(self.size, made)
+        why = obstacle(cell)
+        if why:
+            call.freeze_labels(why, made)
+        spatial = len(cell.kernel.shape) > 2
+        bias = cell.bias
+        double = bias is not None and len(bias.shape) == 2
+        if units is not None:
+            within.consume(
+                units,
+                "kernel",
+                -2,
+                [-1],
+                bias=None if bias is None else (bias, (0,) if double else ()),
+                shifts=not spatial or cell.padding == "valid",
+            )
+        # A gate may stand between the state and the weights that read it.
+        gated = isinstance(cell, layers.GRUCell) and not cell.reset_after
+        within.consume(
+            output,
+            "recurrent_kernel",
+            -2,
+            [-1],
+            bias=None if bias is None else (bias, (1,) if double else ()),
+            combines=not gated,
+            shifts=not gated and not spatial,
+        )
+        steps = call.input_shapes[0][1]
+        area = shape[1 - len(cell.kernel.shape) : -1]
+        call.works(steps, *area, of=cell.kernel)
+        call.works(steps, *area, of=cell.recurrent_kernel)
+        return output
+
+    def _start(
+        self, call: Call, cell: Any, units: Units, axes: Axes | None
+    ) -> None:
+        """An initial state, which the cell reads as it reads its own."""
+        if axes is None:
+            return
+        if not axes:
+            call.freeze_labels(
+                "starts from a state whose units cannot leave", units.labels
+            )
+            return
+        (start,) = axes.values()
+        call.tie(units.labels, start.labels)
+        call.carry(start)
+
+    def _cells(self, layer: Any) -> tuple[list[Any], list[tuple]]:
+        """The cells, and where in the layer's config each stands."""
+        if type(layer) is not layers.RNN:
+            return [layer.cell], [()]
+        cell = layer.cell
+        if isinstance(cell, layers.StackedRNNCells):
+            return list(cell.cells), [
+                ("cell", "config", "cells", number, "config")
+                for number in range(len(cell.cells))
+            ]
+        return [cell], [("cell", "config")]
+
+    def _gates(self, cell: Any) -> int | None:
+        return self.gates or GATES.get(type(cell))
+
+    def _channels_first(self, layer: Any, rank: int) -> bool:
+        return getattr(layer, "data_format", None) == "channels_first"
+
+
+class Bidirectional(Rule):
+    """`Bidirectional`: a layer forwards and one backwards."""
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        layer = call.layer
+        rule = call.rule_of(layer.forward_layer)
+        if rule is None or (call.step and call.argument("initial_state")):
+            call.freeze("holds layers, or states, that are not followed")
+            return [NONE] * len(call.output_shapes)
+        both = []
+        for key in ("layer", "backward_layer"):
+            part = (
+                layer.forward_layer if key == "layer" else layer.backward_layer
+            )
+            shape = part.compute_output_shape(call.input_shapes[0])
+            shapes = shape if isinstance(shape[0], (list, tuple)) else [shape]
+            inner = call.inside(
+                part,
+                call.inputs[:1],
+                call.input_shapes[:1],
+                shapes,
+                (key, "config"),
+            )
+            both.append(rule.trace(inner))
+        one, other = both
+        axis = len(shapes[0]) - 1
+        states = [*one[1:], *other[1:]]
+        if layer.merge_mode is None:
+            states = [one[0], other[0], *states]
+        count = len(call.output_shapes) - len(states)
+        states = [
+            surfaced(call, axes, count + number)
+            for number, axes in enumerate(states)
+        ]
+        if layer.merge_mode is None:
+            return states
+        if layer.merge_mode == "concat":
+            parts = [side[0][axis] for side in (one, other)]
+            # Keras takes the output to be twice as wide as the first half.
+            call.tie(parts[0].labels, parts[1].labels)
+            labels = np.concatenate([part.labels for part in parts])
+            made = {axis: call.emit(axis, labels, Unknown(), ())}
+            return [made, *states]
+        linear = layer.merge_mode in ("sum", "ave")
+        return [
+            merged(
+                call,
+                [one[0], other[0]],
+                [shapes[0], shapes[0]],
+                Sum() if linear else Unknown(),
+            ),
+            *states,
+        ]

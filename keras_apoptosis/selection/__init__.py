@@ -1,0 +1,38 @@
+"""Choosing what to remove, from scores or statistics."""
+
+from keras_apoptosis.selection.dead_units import dead_units
+from keras_apoptosis.selection.inactive_units import inactive_units
+from keras_apoptosis.selection.levels import LEVELS, Level
+from keras_apoptosis.selection.mean_replacement import mean_replacements
+from keras_apoptosis.selection.parallel_units import (
+    Merge,
+    averaging,
+    parallel_units,
+    similar_outgoing,
+)
+from keras_apoptosis.selection.pursuit import (
+    Choice,
+    choose_units,
+    refit,
+    residual_after,
+)
+from keras_apoptosis.selection.sparse_units import sparse_units
+from keras_apoptosis.selection.stripping import strip_weights
+
+__all__ = [
+    "LEVELS",
+    "Choice",
+    "Level",
+    "Merge",
+    "averaging",
+    "choose_units",
+    "dead_units",
+    "inactive_units",
+    "mean_replacements",
+    "parallel_units",
+    "refit",
+    "residual_after",
+    "similar_outgoing",
+    "sparse_units",
+    "strip_weights",
+]

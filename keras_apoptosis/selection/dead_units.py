@@ -1,0 +1,122 @@
+"""Units that do nothing, as a removal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph.rule_table import rule_of
+from keras_apoptosis.selection.rectified_layers import (
+    AFTER_RELU,
+    rectified_layers,
+)
+from keras_apoptosis.statistics.probe import collect, post_points
+from keras_apoptosis.surgery import Removal, Replacement
+from keras_apoptosis.utils.checks import check_size
+
+
+def dead_units(
+    model: keras.Model,
+    data: Any,
+    threshold: float = 0.0,
+    batch_size: int = 512,
+) -> Removal:
+    """Finds the units that do nothing on data, to shrink a model by them.
+
+    A unit does nothing if its ReLU is dead on the data (Synaptic stripping,
+    section III-B), or if all its incoming weights are masked, so that it is a
+    constant. What replaces it is its mean where its consumers read it: zero,
+    but for a constant, and for a normalization after the ReLU. Outputs on the
+    data stay the same.
+
+    Args:
+        model: A built Sequential or Functional model, or a nesting of those,
+            of plain or Prunable layers.
+        data: The data on which units are judged: arrays, a `tf.data.Dataset`,
+            a `keras.utils.PyDataset`, a `DataLoader` or a generator of
+            batches. Not the data on which the model is judged in the end.
+        threshold: Number, at least 0. A unit is dead if its activations add
+            up to no more than that.
+        batch_size: How many samples of an array to run at once.
+
+    Returns:
+        The removal, for `ka.shrink` or `ka.rebuild`. Of a group of which
+        nothing would be left, the first unit stays.
+
+    Raises:
+        ValueError: If the threshold is out of range, or the model or the data
+            is no use.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((2,)),
+    ...     keras.layers.Dense(3, activation="relu", name="hidden"),
+    ...     keras.layers.Dense(1),
+    ... ])
+    >>> _ = model.layers[0].bias.assign([1.0, -9.0, 1.0])
+    >>> data = np.random.default_rng(0).uniform(size=(20, 2))
+    >>> removal = ka.selection.dead_units(model, data)
+    >>> removal["hidden"].tolist()
+    [1]
+    >>> report = ka.shrink(model, removal)
+    """
+    check_size("threshold", threshold)
+    analysis = analyse(model)
+    rectified = rectified_layers(analysis.graph, convolutions=True)
+    points = [each.point(analysis.graph) for each in rectified]
+    for number, group in enumerate(analysis.groups):
+        if group.removable:
+            points += post_points(analysis, number)
+    if not points:
+        return Removal({})
+    found = collect(analysis, points, data, gram=False, batch_size=batch_size)
+    useless = _emptied(analysis)
+    for path, moments in found.get(AFTER_RELU, {}).items():
+        useless[path] |= moments.total <= threshold
+    removed, replacements = {}, {}
+    for number, group in enumerate(analysis.groups):
+        if group.removable:
+            indices = _going(analysis, number, useless)
+            if indices.size:
+                removed[group.name] = indices
+                measured = found.get(group.name, {})
+                replacements[group.name] = {
+                    point.name: Replacement(
+                        constant=measured[point.name].mean[indices]
+                    )
+                    for point in group.observations
+                    if point.name in measured and point.shifts
+                }
+    return Removal(removed, replacements)
+
+
+def _emptied(analysis: Analysis) -> dict[str, np.ndarray]:
+    """For each layer that makes units, by path, which lost all weights."""
+    found = {}
+    for block in analysis.trace.blocks:
+        found[block.path] = np.zeros(block.stop - block.start, bool)
+        if getattr(block.layer, "kernel_mask", None) is not None:
+            mask = ops.convert_to_numpy(block.layer.kernel_mask.value)
+            axis = rule_of(block.layer).unit_axis
+            mask = np.moveaxis(mask, axis, 0).reshape(mask.shape[axis], -1)
+            found[block.path] = ~mask.any(1)
+    return found
+
+
+def _going(
+    analysis: Analysis, number: int, useless: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Units of a group of which every part is useless; never all."""
+    counts = np.zeros(analysis.groups[number].size, int)
+    for block in analysis.trace.blocks:
+        labels = slice(block.start, block.stop)
+        mine = analysis.group_of[labels] == number
+        units = analysis.index_of[labels][mine]
+        np.add.at(counts, units, ~useless[block.path][mine])
+    going = np.flatnonzero(counts == 0)
+    return going[1:] if going.size == counts.size else going

@@ -1,0 +1,387 @@
+"""Which units explain the others, and by how much: least squares."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from keras_apoptosis.utils.checks import check_count
+
+# Of the mean diagonal of a Gram matrix: less than this is a unit that is
+# (nearly) dead, or (nearly) explained by those chosen already. Dividing by
+# it would blow up rounding errors.
+_FLOOR = 1e-7
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Choice:
+    """Which units are kept.
+
+    Args:
+        kept: Shape `(kept,)`, integers. Indices, ascending.
+        removed: Shape `(removed,)`, integers. The other indices, ascending.
+        unexplained: Shape `(points,)`. For each observation point what least
+            squares on the kept units leave of what the consumers receive, as
+            a share of it (root mean square).
+    """
+
+    kept: np.ndarray
+    removed: np.ndarray
+    unexplained: np.ndarray
+
+
+def choose_units(
+    observations: Sequence[tuple[np.ndarray, np.ndarray]],
+    tolerance: float,
+    *,
+    min_units: int = 1,
+    round_to: int = 1,
+    projection: int = 64,
+    seed: int = 0,
+) -> Choice:
+    """Chooses units that explain what the consumers receive from all.
+
+    Simultaneous orthogonal matching pursuit in Gram form: each step keeps the
+    unit that lowers most what is left of the consumers' inputs after least
+    squares on all kept units, until that is at most `tolerance` of the whole
+    (root mean square). It equals a pivoted partial Cholesky factorization of
+    the Gram matrix, with pivots by the consumers' weights.
+
+    Several observation points share the kept units: each has its own
+    least squares, and their squared shares are averaged. So a single point
+    may stay somewhat above the tolerance.
+
+    Args:
+        observations: For each observation point a pair: second moments of
+            the units there, of shape `(units, units)` (their covariance where
+            the consumers can take in constants), and the weights of all
+            consumers side by side, of shape `(units, outputs)`.
+        tolerance: Float >= 0 and < 1.
+        min_units: Integer > 0. How many units to keep at least.
+        round_to: Integer > 0. The number of kept units is rounded up to a
+            multiple of it, as far as there are units. The additional ones
+            are chosen in the same way.
+        projection: Integer > 0. Weights with more columns are projected to as
+            many by a random matrix, which keeps squared errors on average.
+            What is left is judged by another one, for the units are chosen
+            to make it small in the first.
+        seed: Integer, the seed of those matrices.
+
+    Returns:
+        The `Choice`. Its `unexplained` is an estimate where weights were
+        projected; `residual_after` is exact.
+
+    Raises:
+        ValueError: If arguments are out of range, or the arrays do not fit
+            or are not finite.
+
+    Example:
+
+    Units 0 and 1 do the same, and unit 2 is constant.
+
+    >>> import numpy as np
+    >>> gram = np.array([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
+    >>> choose_units([(gram, np.ones((3, 1)))], tolerance=0.05).kept
+    array([0])
+    """
+    if not 0.0 <= tolerance < 1.0:
+        raise ValueError(
+            "Expected `tolerance` to be at least 0 and below 1. "
+            f"Received: tolerance={tolerance}"
+        )
+    check_count("min_units", min_units)
+    check_count("round_to", round_to)
+    check_count("projection", projection)
+    random = np.random.default_rng(seed)
+    points = []
+    for gram, weights in observations:
+        gram = _checked_gram(gram)
+        weights = _checked_weights(weights, len(gram))
+        guide = judge = weights
+        if weights.shape[1] > projection:
+            guide, judge = (
+                weights
+                @ random.standard_normal((weights.shape[1], projection))
+                * projection**-0.5
+                for _ in range(2)
+            )
+        points.append(_Pursuit(gram, guide, judge))
+    sizes = {len(point.gram) for point in points}
+    if len(sizes) != 1:
+        raise ValueError(
+            "Expected at least one observation, and all of the same units. "
+            f"Received: observations of {sorted(sizes)} units"
+        )
+    size = sizes.pop()
+
+    kept = np.zeros(size, bool)
+    while sum(p.share for p in points) > tolerance**2 * len(points):
+        if not _take_best(points, kept):
+            break
+    wanted = max(int(kept.sum()), min_units)
+    wanted = min(-(-wanted // round_to) * round_to, size)
+    while kept.sum() < wanted and _take_best(points, kept):
+        pass
+    _fill(points, kept, wanted)
+    return Choice(
+        kept=np.flatnonzero(kept),
+        removed=np.flatnonzero(~kept),
+        unexplained=np.sqrt([point.share for point in points]),
+    )
+
+
+def refit(
+    gram: np.ndarray,
+    mean: np.ndarray,
+    kept: np.ndarray,
+    removed: np.ndarray,
+    *,
+    ridge: float = 1e-4,
+    centre: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Least squares of the removed units on all kept ones.
+
+    Args:
+        gram: Shape `(units, units)`: the covariance, or the second moments
+            around zero if `centre` is false.
+        mean: Shape `(units,)`.
+        kept: Shape `(kept,)`, integers. Indices of the units that stay.
+        removed: Shape `(removed,)`, integers. Indices of the others.
+        ridge: Float >= 0. Penalty on the coefficients, as a share of the
+            mean diagonal of `gram`.
+        centre: Whether constants can be replaced as well.
+
+    Returns:
+        A tuple `(mixing, constant, residual)`: a removed unit's activation
+        is about `constant + mixing @ kept activations`. Shapes are
+        `(removed, kept)`, `(removed,)` and `(removed,)`; `residual` is the
+        root mean square of the error in each removed unit's activation.
+
+    Raises:
+        ValueError: If the arrays do not fit or are not finite, or kept units
+            depend on each other and there is no ridge.
+
+    Example:
+
+    >>> import numpy as np
+    >>> gram = np.array([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
+    >>> mean = np.array([1.0, 3.0, 5.0])
+    >>> mixing, constant, residual = refit(gram, mean, [1], [0, 2], ridge=0)
+    >>> mixing.tolist(), constant.tolist(), residual.tolist()
+    ([[0.5], [0.0]], [-0.5, 5.0], [0.0, 0.0])
+    """
+    gram = _checked_gram(gram)
+    mean = np.asarray(mean, "float64")
+    if mean.shape != gram.shape[:1] or not np.isfinite(mean).all():
+        raise ValueError(
+            f"Expected `mean` as {len(gram)} finite numbers. "
+            f"Received: mean={mean}"
+        )
+    kept, removed = _checked_parts(kept, removed, len(gram))
+    if not ridge >= 0:
+        raise ValueError(
+            f"Expected `ridge` to be at least 0. Received: ridge={ridge}"
+        )
+    across = gram[np.ix_(kept, removed)]
+    penalty = ridge * gram.trace() / len(gram)
+    # Without any variance every coefficient is 0 under any penalty.
+    penalty = penalty if gram.any() else 1.0
+    within = gram[np.ix_(kept, kept)]
+    within[np.diag_indices(kept.size)] += penalty
+    try:
+        factor = scipy.linalg.cho_factor(within, overwrite_a=True)
+        coefficients = scipy.linalg.cho_solve(factor, across)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(
+            "Expected kept units that do not depend on each other, or a "
+            f"larger `ridge`. Received: ridge={ridge}, {kept.size} kept units"
+        ) from error
+    mixing = coefficients.T
+    constant = np.zeros(removed.size)
+    if centre:
+        constant = mean[removed] - mixing @ mean[kept]
+    # diag(G_mm − 2 CᵀG_km + CᵀG_kk C), where G_kk C = G_km − penalty C.
+    error = gram.diagonal()[removed] - np.einsum(
+        "km,km->m", coefficients, across + penalty * coefficients
+    )
+    return mixing, constant, np.sqrt(np.maximum(error, 0.0))
+
+
+def residual_after(
+    gram: np.ndarray,
+    weights: np.ndarray,
+    kept: np.ndarray,
+    mixing: np.ndarray,
+) -> float:
+    """What a replacement changes in what the consumers receive.
+
+    Args:
+        gram: Shape `(units, units)`: second moments as for `refit`.
+        weights: Shape `(units, outputs)`: those of all consumers, side by
+            side.
+        kept: Shape `(kept,)`, integers. Indices of the units that stay.
+        mixing: Shape `(removed, kept)`, from `refit`.
+
+    Returns:
+        Root mean square of the change, relative to that of the whole.
+
+    Raises:
+        ValueError: If the arrays do not fit or are not finite.
+
+    Example:
+
+    >>> import numpy as np
+    >>> gram, weights = np.eye(2), np.array([[4.0], [3.0]])
+    >>> residual_after(gram, weights, [0], np.zeros((1, 1)))
+    0.6
+    """
+    gram = _checked_gram(gram)
+    weights = _checked_weights(weights, len(gram))
+    mixing = np.asarray(mixing, "float64")
+    removed = np.setdiff1d(np.arange(len(gram)), kept)
+    kept, removed = _checked_parts(kept, removed, len(gram))
+    if mixing.shape != (removed.size, kept.size):
+        raise ValueError(
+            f"Expected `mixing` of shape {(removed.size, kept.size)}. "
+            f"Received: mixing of shape {mixing.shape}"
+        )
+    change = np.zeros_like(weights)  # In the weights of the original units.
+    change[removed] = weights[removed]
+    change[kept] = -mixing.T @ weights[removed]
+    lost, whole = (float(np.sum(w * (gram @ w))) for w in (change, weights))
+    return (max(lost, 0.0) / whole) ** 0.5 if whole > 0 else 0.0
+
+
+class _Pursuit:
+    """Matching pursuit at one observation point.
+
+    With G the Gram matrix and W the weights: `received` is R, what units and
+    the unexplained part of the consumers' inputs have in common (G W at
+    first); `free` is D, what of each unit the chosen ones do not explain;
+    `rows` hold columns of the Cholesky factor L. Once they are full, L Lᵀ is
+    taken off G, and they start anew.
+
+    Args:
+        gram: Shape `(units, units)`.
+        guide: Shape `(units, outputs)`. Weights to choose by.
+        judge: Shape `(units, outputs)`. Weights to measure what is left by.
+    """
+
+    def __init__(self, gram: np.ndarray, guide: np.ndarray, judge: np.ndarray):
+        self.gram = gram
+        self.received = np.ascontiguousarray(gram @ guide)
+        self.spare = np.empty_like(self.received)
+        self.judge = judge
+        self.whole = max(float(np.sum(judge * (gram @ judge))), 0.0)
+        self.left = self.whole
+        self.free = gram.diagonal().copy()
+        self.floor = _FLOOR * self.free.mean()
+        self.rows = np.empty((max(len(gram) // 4, 16), len(gram)))
+        self.rank = 0
+
+    @property
+    def share(self) -> float:
+        """The unexplained share, in energy."""
+        return max(self.left, 0.0) / self.whole if self.whole else 0.0
+
+    def gains(self) -> np.ndarray:
+        """By how much each unit would lower the share: ‖R_i‖² / (D_i r₀)."""
+        gains = np.zeros(self.free.size)
+        if self.whole:
+            energy = np.einsum("ij,ij->i", self.received, self.received)
+            energy /= self.whole
+            np.divide(
+                energy, self.free, out=gains, where=self.free > self.floor
+            )
+        return gains
+
+    def take(self, unit: int) -> None:
+        """Adds a unit to the chosen ones."""
+        if not self.whole or not self.free[unit] > self.floor:
+            return
+        if self.rank == len(self.rows):
+            # Here one large product beats ever longer rows.
+            self.gram = self.gram - self.rows.T @ self.rows
+            self.rank = 0
+        root = self.free[unit] ** 0.5
+        # `einsum` and not `@`: so little work a call gains nothing from the
+        # threads of a BLAS, and waits for them where other work is running.
+        factor = self.rows[: self.rank]
+        column = self.gram[unit] - np.einsum(
+            "k,kn->n", factor[:, unit].copy(), factor
+        )
+        column /= root
+        np.multiply(column[:, None], self.received[unit] / root, out=self.spare)
+        self.received -= self.spare
+        self.left -= np.sum(np.einsum("n,np->p", column, self.judge) ** 2)
+        self.free -= column**2
+        self.free[unit] = 0.0  # Not a rounding error that may count again.
+        self.rows[self.rank] = column
+        self.rank += 1
+
+
+def _take_best(points: list[_Pursuit], kept: np.ndarray) -> bool:
+    """Keeps the unit that explains most, if any does."""
+    gains = np.sum([point.gains() for point in points], axis=0)
+    gains[kept] = 0.0
+    best = int(np.argmax(gains))
+    if not gains[best] > 0.0:
+        return False
+    kept[best] = True
+    for point in points:
+        point.take(best)
+    return True
+
+
+def _fill(points: list[_Pursuit], kept: np.ndarray, wanted: int) -> None:
+    """Keeps units that explain nothing, the most varied first."""
+    missing = wanted - int(kept.sum())
+    if missing > 0:
+        varied = np.sum([point.free for point in points], axis=0)
+        varied[kept] = -np.inf
+        kept[np.argsort(-varied, kind="stable")[:missing]] = True
+
+
+def _checked_gram(gram: Any) -> np.ndarray:
+    gram = np.asarray(gram, "float64")
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or not gram.size:
+        raise ValueError(
+            "Expected second moments of shape (units, units). "
+            f"Received: an array of shape {gram.shape}"
+        )
+    if not np.isfinite(gram).all():
+        raise ValueError(
+            "Expected finite second moments. Received: NaN or infinite ones"
+        )
+    return gram
+
+
+def _checked_weights(weights: Any, size: int) -> np.ndarray:
+    weights = np.asarray(weights, "float64")
+    if weights.ndim != 2 or weights.shape[0] != size:
+        raise ValueError(
+            f"Expected weights of shape ({size}, outputs), one row for each "
+            f"unit. Received: weights of shape {weights.shape}"
+        )
+    if not np.isfinite(weights).all():
+        raise ValueError(
+            "Expected finite weights. Received: NaN or infinite ones"
+        )
+    return weights
+
+
+def _checked_parts(
+    kept: Any, removed: Any, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    kept, removed = (np.asarray(part, "int64") for part in (kept, removed))
+    both = np.sort(np.concatenate([kept, removed]))
+    if not np.array_equal(both, np.arange(size)):
+        raise ValueError(
+            f"Expected each of {size} units either in `kept` or in "
+            f"`removed`, once. Received: kept={kept}, removed={removed}"
+        )
+    return kept, removed

@@ -1,0 +1,208 @@
+"""Neuron apoptosis by weights: merge units with similar synapses."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+from keras.activations import sigmoid
+
+from keras_apoptosis.graph import Analysis
+from keras_apoptosis.selection.candidate import (
+    Proposal,
+    irreplaceable,
+    kept_count,
+    nothing,
+    outgoing,
+)
+from keras_apoptosis.selection.incoming_weights import (
+    Incoming,
+    NotComparable,
+    incoming,
+)
+from keras_apoptosis.selection.parallel_units import (
+    Merge,
+    averaging,
+    parallel_units,
+    similar_outgoing,
+)
+from keras_apoptosis.surgery import Replacement
+
+
+@dataclasses.dataclass(frozen=True)
+class _Merging:
+    """What both rules share.
+
+    Args:
+        min_units: How many units every group keeps.
+        round_to: Of what the number of kept units is a multiple.
+    """
+
+    min_units: int = 1
+    round_to: int = 1
+
+    one_by_one: ClassVar[bool] = False
+
+    def measure(self, analysis: Analysis, numbers: list[int]) -> None:
+        """Weights say it all: nothing is measured."""
+
+
+class IncomingSimilarity(_Merging):
+    """Merges units whose incoming weights are nearly parallel.
+
+    Neuron apoptosis, section V: unit 2 goes into unit 1 if
+    `‖v₂ − α v₁‖ < ‖v₂‖ / factor`, with `α > 0` free for positively
+    homogeneous activations and 1 for others. Where a normalization lies
+    between, its scale and shift belong to `v`.
+
+    Args:
+        min_units: How many units every group keeps.
+        round_to: Of what the number of kept units is a multiple.
+    """
+
+    def propose(
+        self,
+        analysis: Analysis,
+        number: int,
+        factor: float,
+        measured: None = None,
+    ) -> Proposal:
+        """What may go of one group."""
+        group = analysis.groups[number]
+        why = irreplaceable(group)
+        if why:
+            return nothing(why)
+        try:
+            seen = {
+                each.name: incoming(analysis, number, each.sources[0])
+                for each in group.observations
+            }
+        except NotComparable as why:
+            return nothing(f"incoming weights say nothing: {why}")
+        # Points of one group differ in what follows; compare by all of it.
+        vectors = np.concatenate([each.vectors for each in seen.values()], 1)
+        homogeneous = all(each.homogeneous for each in seen.values())
+        strength = np.linalg.norm(
+            np.concatenate(
+                [outgoing(each, group.size) for each in group.observations], 1
+            ),
+            axis=1,
+        )
+        merge = _within_limits(
+            parallel_units(
+                vectors,
+                factor,
+                scale_free=homogeneous,
+                importance=np.linalg.norm(vectors, axis=1) * strength,
+            ),
+            self.min_units,
+            self.round_to,
+        )
+        if not merge.absorbed.size:
+            return nothing(_why_not("incoming", vectors, factor, homogeneous))
+        return Proposal(
+            merge.absorbed,
+            {name: _replacement(merge, each) for name, each in seen.items()},
+        )
+
+
+class OutgoingSimilarity(_Merging):
+    """Merges sigmoid units whose outgoing weights are nearly parallel.
+
+    Neuron apoptosis, proposition 1.2: if `w₂ ≈ α w₁`, the pair becomes one
+    unit with outgoing weights `w₁ + w₂` and incoming `(v₁ + α v₂)/(1 + α)`.
+
+    Args:
+        min_units: How many units every group keeps.
+        round_to: Of what the number of kept units is a multiple.
+    """
+
+    def propose(
+        self,
+        analysis: Analysis,
+        number: int,
+        factor: float,
+        measured: None = None,
+    ) -> Proposal:
+        """What may go of one group."""
+        group = analysis.groups[number]
+        why = irreplaceable(group)
+        if why:
+            return nothing(why)
+        odd = [
+            layer.name
+            for layer in group.producers
+            if getattr(layer, "activation", None) is not sigmoid
+        ]
+        if odd or len(group.producers) > 1 or len(group.observations) > 1:
+            return nothing(
+                "outgoing weights decide for one sigmoid layer with one "
+                f"reader of its activations only, not for '{group.name}'"
+            )
+        (point,) = group.observations
+        merge = _within_limits(
+            similar_outgoing(outgoing(point, group.size), factor),
+            self.min_units,
+            self.round_to,
+        )
+        if not merge.absorbed.size:
+            weights = outgoing(point, group.size)
+            return nothing(_why_not("outgoing", weights, factor, True))
+        mixing = np.zeros((merge.absorbed.size, merge.representatives.size))
+        into = np.searchsorted(merge.representatives, merge.into)
+        mixing[np.arange(into.size), into] = 1.0  # w = w₁ + w₂
+        return Proposal(
+            merge.absorbed,
+            {
+                point.name: Replacement(
+                    mixing=mixing, incoming=averaging(merge, group.size)
+                )
+            },
+        )
+
+
+def _why_not(
+    side: str, vectors: np.ndarray, factor: float, scale_free: bool
+) -> str:
+    """How far the most similar units are from being merged."""
+    near = parallel_units(vectors, 1.0001, scale_free=scale_free).distance
+    closest = f"{near.min():.2f}" if near.size else "1 or more"
+    return (
+        f"the closest {side} weights differ by {closest} of their length, and "
+        f"below {1 / factor:.2f} is needed; small initial weights (standard "
+        "deviation 0.001) with L2 regularization (1e-3) bring them together"
+    )
+
+
+def _within_limits(merge: Merge, min_units: int, round_to: int) -> Merge:
+    """Gives units back, the least similar first, until enough are kept."""
+    size = merge.representatives.size + merge.absorbed.size
+    keep = kept_count(merge.representatives.size, size, min_units, round_to)
+    back = keep - merge.representatives.size
+    if back <= 0:
+        return merge
+    order = np.sort(np.argsort(merge.distance, kind="stable")[:-back])
+    absorbed = merge.absorbed[order]
+    return Merge(
+        representatives=np.setdiff1d(np.arange(size), absorbed),
+        absorbed=absorbed,
+        into=merge.into[order],
+        scale=merge.scale[order],
+        distance=merge.distance[order],
+    )
+
+
+def _replacement(merge: Merge, seen: Incoming) -> Replacement:
+    """`a₂ = α a₁`, carried through a normalization that follows.
+
+    With `a' = s a + t` for each unit, `a₂' = s₂ α (a₁' − t₁) / s₁ + t₂`.
+    """
+    one, two = merge.into, merge.absorbed
+    with np.errstate(divide="raise"):
+        ratio = merge.scale * seen.scale[two] / seen.scale[one]
+    mixing = np.zeros((two.size, merge.representatives.size))
+    into = np.searchsorted(merge.representatives, one)
+    mixing[np.arange(two.size), into] = ratio
+    constant = seen.shift[two] - ratio * seen.shift[one]
+    return Replacement(constant=constant, mixing=mixing)

@@ -1,0 +1,96 @@
+"""Units that have lost most of their weights, as a removal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.selection.mean_replacement import mean_replacements
+from keras_apoptosis.statistics.replaced_units import UnitScores
+from keras_apoptosis.statistics.unit_weights import (
+    incoming_kernels,
+    outgoing_kernels,
+    per_unit,
+)
+from keras_apoptosis.surgery import Removal
+from keras_apoptosis.utils.checks import check_share
+
+
+def sparse_units(
+    model: keras.Model,
+    share: float = 0.0,
+    data: Any = None,
+    batch_size: int = 512,
+) -> Removal:
+    """Finds units with few non-zero weights, coming in or going out.
+
+    After weights were pruned, so that the small model needs no sparse format
+    (Evci, 2018, section 2.2 and figure 2.11). A unit with no incoming weight
+    is a constant, one with no outgoing weight is not read: with `share=0`
+    nothing is lost, as long as there is `data` to take their constants from.
+
+    Args:
+        model: A built model, Sequential or Functional, usually of Prunable
+            layers with masks.
+        share: Number from 0 to below 1. A unit goes if at most this share of
+            its incoming, or of its outgoing, weights is not zero.
+        data: A sample over which the means are taken that replace the units
+            (bias propagation); labels are not needed. `None` to replace
+            them by zero, as the thesis did there.
+        batch_size: How many samples of an array to run at once.
+
+    Returns:
+        The removal, for `ka.shrink` or `ka.rebuild`. Of a group of which
+        nothing would be left, the unit with the most weights stays.
+
+    Raises:
+        ValueError: If the share is out of range, or the model is no use.
+
+    Example: no weight leads to unit 0.
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((2,)),
+    ...     ka.layers.PrunableDense(3, activation="relu", name="hidden"),
+    ...     keras.layers.Dense(1),
+    ... ])
+    >>> model.layers[0].set_mask([[0, 1, 1], [0, 0, 1]])
+    >>> ka.selection.sparse_units(model)["hidden"].tolist()
+    [0]
+    """
+    check_share("share", share)
+    analysis = analyse(model)
+    incoming = _shares(analysis, incoming_kernels(analysis))
+    outgoing = _shares(analysis, outgoing_kernels(analysis))
+    removed = {}
+    for group in analysis.groups:
+        if not group.removable:
+            continue
+        left = np.minimum(incoming[group.name], outgoing[group.name])
+        gone = np.flatnonzero(left <= share)
+        if gone.size == group.size:
+            gone = np.delete(gone, left.argmax())
+        if gone.size:
+            removed[group.name] = gone
+    if data is None or not removed:
+        return Removal(removed)
+    return Removal(
+        removed,
+        mean_replacements(model, data, removed, batch_size=batch_size),
+    )
+
+
+def _shares(
+    analysis: Analysis, kernels: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> UnitScores:
+    """The share of each unit's weights that is not zero; 1 without any."""
+    kernels = list(kernels)
+    every = per_unit(analysis, kernels, np.ones_like)
+    there = per_unit(analysis, kernels, lambda kernel: kernel != 0)
+    return {
+        name: np.where(count, there[name] / np.maximum(count, 1), 1.0)
+        for name, count in every.items()
+    }

@@ -1,0 +1,189 @@
+"""Gaussian noise on the weights of living units, inside the compiled step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_apoptosis.backend import layers_inside
+from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph.units import FIXED
+from keras_apoptosis.schedules import ValueSchedule
+from keras_apoptosis.training.live_hook import LiveHook
+
+
+class UnitNoise(LiveHook):
+    """Adds Gaussian noise to the weights of units after each update.
+
+    A unit's weights are those that make it: its column of a kernel, its bias,
+    its scale and offset in a normalization that it passes. What reads it
+    belongs to other units. Weights that are masked stay zero.
+
+    The numbers follow from `seed` and the optimizer's iteration: the same on
+    each worker that starts from the same seed.
+
+    Args:
+        model: The model whose weights are meant.
+        variance: σ² over the training, a schedule.
+        groups: Gives, for an analysis of the model, the indices of the
+            groups whose units get noise.
+        every: Add the variance of so many steps at once, each so many steps.
+        seed: Integer.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        variance: ValueSchedule,
+        groups: Callable[[Analysis], Sequence[int]],
+        every: int = 1,
+        seed: int = 0,
+    ):
+        super().__init__(factor=1.0)
+        self.model = model
+        self.variance = variance
+        self.groups = groups
+        self.every = every
+        self.seed = seed
+        # By group, by name, which units are alive; all, where none is given.
+        self.alive: dict[str, np.ndarray] = {}
+        self._owned: dict[int, dict[int, np.ndarray]] = {}
+        self._masked: dict[int, keras.Layer] = {}
+        self._analysis: Analysis | None = None
+
+    def build(self, weights: Sequence[keras.Variable]) -> None:
+        # Weights changed shape, so other units stand at other places.
+        self._analysis = analyse(self.model)
+        self._owned = _owned_by_units(
+            self._analysis, self.groups(self._analysis)
+        )
+        self._masked = {
+            id(layer._kernel): layer
+            for layer in layers_inside(self.model)
+            if hasattr(layer, "kernel_mask")
+        }
+        self._numbers["alive"] = self._label_states()
+        super().build(weights)
+
+    def set_alive(self, alive: Mapping[str, np.ndarray]) -> None:
+        """Says which units are alive, for `change` as for the next `build`.
+
+        Args:
+            alive: For each group, by name, a boolean for each unit.
+        """
+        self.alive = dict(alive)
+
+    def renew_alive(self) -> None:
+        """Takes what `set_alive` said into the steps that follow.
+
+        To be surrounded as `change` is.
+        """
+        self.change(alive=self._label_states())
+
+    def after(self, weights: list[keras.Variable]) -> None:
+        done = self.steps  # It counts the present step.
+        chosen = [w for w in weights if id(w) in self._owned]
+        values = [ops.convert_to_tensor(weight) for weight in chosen]
+
+        def noisy() -> list[Any]:
+            variance = self.variance(self.progress(done - 1))
+            variance = self.number("factor") * variance * self.every
+            deviation = ops.sqrt(ops.cast(variance, "float32"))
+            alive = self.number("alive")
+            return [
+                value + ops.cast(self._noise(n, w, alive, deviation), w.dtype)
+                for n, (w, value) in enumerate(zip(chosen, values, strict=True))
+            ]
+
+        if self.every > 1:
+            due = ops.equal(done % self.every, 0)
+            values = ops.cond(due, noisy, lambda: list(values))
+        else:
+            values = noisy()
+        for weight, value in zip(chosen, values, strict=True):
+            weight.assign(value)
+
+    def _noise(
+        self, number: int, weight: keras.Variable, alive: Any, deviation: Any
+    ) -> Any:
+        seed = _StepSeed(self.seed, number, self.steps)
+        noise = keras.random.normal(
+            tuple(weight.shape), dtype="float32", seed=seed
+        )
+        scale = deviation
+        for axis, labels in self._owned[id(weight)].items():
+            shape = [1] * len(weight.shape)
+            shape[axis] = labels.size
+            # The last entry is that of what belongs to no unit: FIXED is -1.
+            places = np.where(labels == FIXED, alive.shape[0] - 1, labels)
+            scale = scale * ops.reshape(ops.take(alive, places), shape)
+        noise = noise * scale
+        layer = self._masked.get(id(weight))
+        if layer is not None and layer.kernel_mask is not None:
+            # On JAX the mask itself is not seen here; that it is at work is.
+            masked = ops.equal(ops.convert_to_tensor(weight), 0)
+            noise = ops.where(masked, 0.0, noise)
+        return noise
+
+    def _label_states(self) -> np.ndarray:
+        analysis = self._analysis
+        states = np.zeros(analysis.group_of.size + 1, "float32")
+        for number in self.groups(analysis):
+            group = analysis.groups[number]
+            alive = self.alive.get(group.name)
+            if alive is None or alive.size != group.size:
+                alive = np.ones(group.size, bool)
+            mine = np.flatnonzero(analysis.group_of == number)
+            states[mine] = alive[analysis.index_of[mine]]
+        return states
+
+
+class _StepSeed(keras.random.SeedGenerator):
+    """A seed made of numbers and the step, which is live on every backend."""
+
+    def __init__(self, seed: int, number: int, iteration: Any):
+        # Far apart: PyTorch's generators take the sum of a seed's two parts.
+        self._first = (seed * 0x2545F491 + number * 0x1F123BB5) % 2**31
+        self._second = iteration
+
+    def next(self, ordered: bool = True) -> Any:
+        dtype = _seed_dtype()
+        return ops.stack(
+            [
+                ops.convert_to_tensor(self._first, dtype),
+                ops.cast(self._second, dtype),
+            ]
+        )
+
+
+def _seed_dtype() -> str:
+    return "uint32" if keras.backend.backend() == "jax" else "int32"
+
+
+def _owned_by_units(
+    analysis: Analysis, groups: Sequence[int]
+) -> dict[int, dict[int, np.ndarray]]:
+    """The weights that make units of some groups, with the units' axes.
+
+    Of all the axes along which units own slices, those by which a consumer
+    reads are left out.
+    """
+    trace = analysis.trace
+    read = {
+        (id(consumer.kernel), consumer.axis) for consumer in trace.consumers
+    }
+    wanted = np.isin(analysis.group_of, list(groups))
+    found: dict[int, dict[int, np.ndarray]] = {}
+    for key, axes in trace.axes.items():
+        made = {
+            axis: labels
+            for axis, labels in axes.items()
+            if (key, axis) not in read and wanted[labels[labels != FIXED]].any()
+        }
+        if made:
+            found[key] = made
+    return found

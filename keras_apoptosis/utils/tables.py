@@ -1,0 +1,39 @@
+"""Plain-text tables."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A plain-text table.
+
+    Args:
+        header: Names of the columns. Columns of numbers are aligned right.
+        rows: Cells, turned to text by `str`; integers get thousands commas.
+
+    Returns:
+        The table, without a newline at its end.
+    """
+    cells = [
+        [f"{c:,}" if isinstance(c, (int, np.integer)) else str(c) for c in row]
+        for row in rows
+    ]
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name, column in zip(header, zip(*cells, strict=True), strict=True):
+        numbers = all(c[:1] in "+-0123456789" for c in column)
+        grid.add_column(name, justify="right" if numbers else "left")
+    for row in cells:
+        grid.add_row(*row)
+    text = io.StringIO()
+    Console(file=text, width=200, color_system=None).print(grid)
+    return "\n".join(
+        line.rstrip() for line in text.getvalue().splitlines() if line.strip()
+    )

@@ -1,0 +1,84 @@
+"""Counts by hand, and what people look at."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_apoptosis as ka
+from keras_apoptosis.accounting.plots import plot_history
+from keras_apoptosis.utils.tables import table
+
+
+def test_flops_by_hand():
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(4, 3, padding="same", strides=2),  # 3 x 3 positions
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dense(5),
+        ]
+    )
+    convolution = 2 * (3 * 3 * 2 * 4) * (3 * 3)
+    assert ka.flops(model) == convolution + 2 * (9 * 4) * 5
+
+
+def test_flops_of_vgg16():
+    """15.5 billion multiply-adds at 224 x 224 (Simonyan and Zisserman)."""
+    inputs = x = keras.Input((224, 224, 3))
+    for block, (count, channels) in enumerate(
+        [(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)]
+    ):
+        size = 224 >> block
+        assert x.shape[1] == size
+        for _ in range(count):
+            x = layers.Conv2D(channels, 3, padding="same")(x)
+        x = layers.MaxPooling2D(2)(x)
+    # The dense part is counted by hand: 0.12 billion, and 123 M weights.
+    model = keras.Model(inputs, layers.Flatten()(x))
+    dense = 7 * 7 * 512 * 4096 + 4096 * 4096 + 4096 * 1000
+    assert (ka.flops(model) / 2 + dense) / 1e9 == pytest.approx(15.5, abs=0.05)
+
+
+def test_flops_need_sizes():
+    model = keras.Sequential(
+        [keras.Input((None, None, 3)), layers.Conv2D(4, 3, name="one")]
+    )
+    with pytest.raises(ValueError, match="layer 'one', which works on"):
+        ka.flops(model)
+
+
+def test_table():
+    text = table(("group", "units"), [("one", 1234), ("two", "x")])
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0] == ["group", "units"]
+    assert lines[2:] == [["one", "1,234"], ["two", "x"]]
+
+
+def test_report_of_a_removal():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4, name="one"),
+            layers.Dense(2),
+        ]
+    )
+    given = ka.Replacement([1.0, 1.0], residual=[3.0, 4.0])
+    report = ka.shrink(model, ka.Removal({"one": [0, 1]}, {"one": given}))
+    (change,) = report.groups
+    assert (change.name, change.before, change.after) == ("one", 4, 2)
+    assert change.residual == pytest.approx(np.sqrt(12.5))
+    assert (report.parameters_before, report.parameters_after) == (26, 14)
+    assert "3.54" in str(report)
+
+
+def test_plot(tmp_path):
+    history = {
+        "loss": [1.0, 0.5],
+        "accuracy": [0.5, 0.7],
+        "parameters": [100, 50],
+        "units/one": [8, 4],
+    }
+    plot_history(history, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

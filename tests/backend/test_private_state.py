@@ -1,0 +1,261 @@
+"""What of Keras' private state this package relies on.
+
+Each test fails if a later Keras keeps that state otherwise.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_apoptosis import backend
+from keras_apoptosis.backend import as_function, models_of, seeds_of
+from keras_apoptosis.graph.reading import read
+
+
+def model_of(*middle):
+    return keras.Sequential([keras.Input((4,)), *middle, layers.Dense(2)])
+
+
+def test_a_variable_takes_another_shape_and_back():
+    variable = keras.Variable(np.arange(6.0).reshape(3, 2), name="v")
+    path = variable.path
+    back = backend.snapshot(variable)
+    backend.resize_variable(variable, np.ones((2, 2), "float32"))
+    assert tuple(variable.shape) == (2, 2)
+    assert variable.path == path
+    variable.assign(np.zeros((2, 2)))
+    back()
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(variable), np.arange(6.0).reshape(3, 2)
+    )
+
+
+def test_a_resized_variable_still_trains_and_is_still_constrained():
+    variable = keras.Variable(np.ones(3), trainable=False, dtype="float16")
+    backend.resize_variable(variable, np.ones(2, "float16"))
+    assert variable.dtype == "float16"
+    assert not variable.trainable
+
+
+def test_the_shape_of_a_graph_tensor_can_be_set():
+    tensor = keras.Input((4,))
+    backend.set_shape(tensor, (None, 3))
+    assert tensor.shape == (None, 3)
+
+
+def test_build_shapes_are_recorded():
+    layer = layers.Dense(3)
+    layer.build((None, 4))
+    assert backend.build_shapes(layer) == {"input_shape": (None, 4)}
+    backend.set_attributes(
+        layer, backend.built_with({"input_shape": (None, 2)})
+    )
+    assert layer.get_build_config() == {"input_shape": (None, 2)}
+
+
+def test_a_pristine_twin_has_sizes_and_no_values():
+    layer = layers.Dense(3, name="same")
+    layer.build((None, 4))
+    twin, sizes = backend.pristine(
+        layer, {("units",): 5}, {"input_shape": (None, 2)}
+    )
+    assert twin.units == 5
+    assert twin.name == "same"
+    assert sizes == [(2, 5), (5,)]
+    # Keras must not come back to give the twin's variables values.
+    with keras.StatelessScope():
+        pass
+    assert all(v._value is None for v in twin.variables)
+
+
+def test_plain_attributes_hold_sizes_and_specs():
+    layer = layers.Dense(3)
+    layer.build((None, 4))
+    found = backend.plain_attributes(layer)
+    assert found["units"] == 3
+    assert any(isinstance(v, keras.InputSpec) for v in found.values())
+    assert "_kernel" not in found
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (keras.optimizers.SGD(0.1, momentum=0.9), [(0, 0), (0, 1), (1, 0)]),
+        (
+            # Adafactor keeps a kernel's velocity by rows and by columns too.
+            keras.optimizers.Adafactor(0.1),
+            [(0, 0), (0, 1), (0, 0), (0, 1), (1, 0)],
+        ),
+    ],
+)
+def test_slots_know_whose_they_are(optimizer, expected):
+    layer = layers.Dense(3)
+    layer.build((None, 3))  # Square: shapes alone would not tell.
+    optimizer.build(layer.trainable_variables)
+    found = backend.slots_of(optimizer, layer.trainable_variables)
+    assert [axis for _, axes in found for axis in axes] == expected
+
+
+def test_slots_of_an_unknowable_optimizer():
+    class Odd(keras.optimizers.SGD):
+        made = 0
+
+        def build(self, variables):
+            super().build(variables)
+            Odd.made += 1
+            for _ in range(Odd.made):
+                self.add_variable((), name="odd")
+
+    layer = layers.Dense(3)
+    layer.build((None, 3))
+    optimizer = Odd(0.1)
+    optimizer.build(layer.trainable_variables)
+    with pytest.raises(ValueError, match="Cannot tell which variables"):
+        backend.slots_of(optimizer, layer.trainable_variables)
+
+
+def test_an_optimizer_finds_its_variables_again():
+    model = model_of()
+    model.compile(
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.1)), "mse"
+    )
+    optimizer = model.optimizer
+    optimizer.build(model.trainable_variables)
+    for variable in model.trainable_variables:
+        backend.resize_variable(variable, ops.convert_to_numpy(variable))
+    backend.reindex(optimizer)
+    for index, variable in enumerate(model.trainable_variables):
+        inner = optimizer.inner_optimizer
+        assert inner._get_variable_index(variable) == index
+
+
+def test_steps_are_counted_where_gradients_accumulate():
+    model = model_of()
+    model.compile(keras.optimizers.SGD(gradient_accumulation_steps=2), "mse")
+    model.fit(np.ones((12, 4)), np.ones((12, 2)), batch_size=4, verbose=0)
+    assert int(backend.steps_of(model.optimizer)) == 3
+    assert int(model.optimizer.iterations) == 1
+
+
+def test_seeds_of_layers_are_found():
+    # PyTorch draws from a layer's own seed only where one is given.
+    model = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dropout(0.5, seed=1)]
+    )
+    (seed,) = seeds_of(model)
+    before = ops.convert_to_numpy(seed.value)
+    model(np.ones((2, 8)), training=True)
+    assert (ops.convert_to_numpy(seed.value) != before).any()
+
+
+def test_compiled_steps_are_dropped():
+    model = model_of()
+    model.compile("sgd", "mse")
+    x, y = np.ones((8, 4)), np.ones((8, 2))
+    model.fit(x, y, verbose=0)
+    model.predict(x, verbose=0)
+    model.evaluate(x, y, verbose=0)
+    old = model.train_function
+    backend.forget_compiled(model)
+    assert model.train_function is not old
+    assert model.train_function is not None
+    assert model.predict_function is None
+    assert model.test_function is None
+
+
+def test_pytorch_sees_new_parameters():
+    if keras.backend.backend() != "torch":
+        pytest.skip("only PyTorch keeps a dictionary of parameters")
+    model = model_of()
+    list(model.parameters())  # Records them.
+    layer = model.layers[0]
+    backend.resize_variable(layer._kernel, np.ones((3, 2), "float32"))
+    for each in (layer, *models_of(model)):
+        backend.track_again(each)
+    assert {id(p) for p in model.parameters()} == {
+        id(v.value) for v in model.variables
+    }
+
+
+def test_jax_values_come_back_in_the_middle_of_fit():
+    model = model_of()
+    model.compile("sgd", "mse")
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            backend.sync_from_jax(self.model)
+            seen.append(ops.convert_to_numpy(self.model.layers[0].kernel).sum())
+
+    x, y = np.ones((8, 4)), np.ones((8, 2))
+    model.fit(x, y, batch_size=4, verbose=0, callbacks=[Look()])
+    assert len(set(seen)) == 2
+
+
+def test_distribution_is_noticed():
+    model = model_of()
+    assert backend.distribution_of(model) is None
+    if keras.backend.backend() == "jax":
+        devices = keras.distribution.list_devices()
+        keras.distribution.set_distribution(
+            keras.distribution.DataParallel(devices=devices)
+        )
+        try:
+            assert backend.distribution_of(model) is not None
+        finally:
+            keras.distribution.set_distribution(None)
+
+
+def test_tf_distribute_is_noticed():
+    """In a process of its own: TensorFlow fixes its devices at its start."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("tf.distribute is TensorFlow's")
+    script = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+import keras, keras_apoptosis as ka
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    model = keras.Sequential([
+        keras.Input((4,)),
+        keras.layers.Dense(3, name="one"),
+        keras.layers.Dense(2),
+    ])
+try:
+    ka.shrink(model, ka.Removal({"one": [0]}))
+except ValueError as error:
+    print("noticed:", error)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert "noticed: Removing units from a model that is" in found.stdout
+
+
+def test_graphs_are_recorded_by_depth():
+    inner = model_of()
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(1)(inner(inputs)))
+    graph = read(model)
+    assert [step.path for step in graph.steps] == [
+        f"{inner.name}/{inner.layers[0]._inbound_nodes[0].input_tensors[0]._keras_history.operation.name}",
+        f"{inner.name}/{inner.layers[0].name}",
+        inner.name,
+        model.layers[-1].name,
+    ]
+    assert as_function(inner) is not inner
+    assert as_function(layers.Dense(1)) is None
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    found = graph.run(x, graph.outputs)[graph.outputs[0]]
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-5)

@@ -1,0 +1,127 @@
+"""What every criterion promises of its proposals, on every kind of model."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_apoptosis as ka
+from keras_apoptosis.graph import analyse
+from keras_apoptosis.selection.reconstruction import Reconstruction
+from keras_apoptosis.selection.similarity import (
+    IncomingSimilarity,
+    OutgoingSimilarity,
+)
+from tests.architectures import CATALOGUE, randomize, sample
+from tests.masking import masked_outputs, outputs_of
+
+
+def reconstruction(model, **limits):
+    return Reconstruction(sample(model, 200), **limits)
+
+
+# A criterion joins with one row: how it is made for a model, and a degree.
+CRITERIA = {
+    "incoming": (lambda model, **limits: IncomingSimilarity(**limits), 1.1),
+    "outgoing": (lambda model, **limits: OutgoingSimilarity(**limits), 1.1),
+    "reconstruction": (reconstruction, 0.4),
+}
+MODELS = ("mlp", "cnn", "residual", "branches", "nested", "shared")
+
+
+def proposals(criterion, model, degree):
+    analysis = analyse(model)
+    numbers = [n for n, g in enumerate(analysis.groups) if g.removable]
+    measured = criterion.measure(analysis, numbers)
+    return {
+        analysis.groups[n].name: criterion.propose(
+            analysis, n, degree, measured
+        )
+        for n in numbers
+    }
+
+
+def removal_of(found):
+    found = {name: each for name, each in found.items() if each.removed.size}
+    return ka.Removal(
+        {name: each.removed for name, each in found.items()},
+        {name: each.replacements for name, each in found.items()},
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("kind", CRITERIA)
+def test_proposals_can_be_carried_out(kind, name):
+    model = randomize(CATALOGUE[name](), seed=0)
+    make, degree = CRITERIA[kind]
+    found = proposals(make(model), model, degree)
+    for proposal in found.values():
+        assert (np.diff(proposal.removed) > 0).all()
+        assert proposal.removed.size or proposal.reason
+    removal = removal_of(found)
+    if kind == "reconstruction":
+        assert len(removal)
+    if not len(removal):
+        return
+    inputs = sample(model)
+    masked = masked_outputs(model, removal, inputs)
+    report = ka.shrink(model, removal)
+    if kind != "outgoing" and not report.notes:
+        for one, other in zip(outputs_of(model, inputs), masked, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", CRITERIA)
+def test_limits_hold(kind):
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(32, activation="sigmoid", name="one"),
+            keras.layers.Dense(1, name="out"),
+        ]
+    )
+    make, _ = CRITERIA[kind]
+    degree = 0.9 if kind == "reconstruction" else 1.01
+    free = proposals(make(model), model, degree)["one"].removed.size
+    found = proposals(make(model, min_units=9, round_to=4), model, degree)
+    kept = 32 - found["one"].removed.size
+    assert free > 0
+    assert kept >= 12
+    assert kept % 4 == 0
+    ka.shrink(model, removal_of(found))
+    assert model.get_layer("one").units == kept
+
+
+@pytest.mark.parametrize("kind", CRITERIA)
+def test_a_stricter_degree_removes_no_more(kind):
+    model = randomize(CATALOGUE["mlp"](), seed=0)
+    make, _ = CRITERIA[kind]
+    strict, loose = (0.01, 0.5) if kind == "reconstruction" else (50.0, 1.01)
+    sizes = [
+        sum(
+            each.removed.size
+            for each in proposals(make(model), model, degree).values()
+        )
+        for degree in (strict, loose)
+    ]
+    assert sizes[0] <= sizes[1]
+
+
+def test_reconstruction_explains_what_it_promises():
+    """Unexplained on the sample, after the consumer: at most the tolerance."""
+    model = randomize(CATALOGUE["mlp"](), seed=0)
+    x = sample(model, 500)
+    kernel = model.get_layer("logits").get_weights()[0]
+    hidden = keras.Model(model.inputs, model.get_layer("two").output)
+    before = hidden.predict(x, verbose=0) @ kernel
+    criterion = Reconstruction(x)
+    found = proposals(criterion, model, 0.3)["two"]
+    assert found.removed.size
+    ka.shrink(
+        model, ka.Removal({"two": found.removed}, {"two": found.replacements})
+    )
+    kernel, _ = model.get_layer("logits").get_weights()
+    hidden = keras.Model(model.inputs, model.get_layer("two").output)
+    after = hidden.predict(x, verbose=0) @ kernel
+    error = (after - after.mean(0)) - (before - before.mean(0))
+    share = np.sqrt((error**2).sum() / ((before - before.mean(0)) ** 2).sum())
+    assert 0 < share <= 0.3 * 1.02
