@@ -384,7 +384,7 @@ def built_subclass():
     return model
 
 
-@pytest.mark.parametrize("function", [make_prunable, strip])
+@pytest.mark.parametrize("function", [make_prunable, strip_pruning])
 @pytest.mark.parametrize(
     ("make", "message"),
     [
