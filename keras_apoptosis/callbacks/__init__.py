@@ -1,5 +1,6 @@
 """Methods, as callbacks for `model.fit`."""
 
+from keras_apoptosis.callbacks.best_model import BestModel
 from keras_apoptosis.callbacks.checkpoint import Checkpoint
 from keras_apoptosis.callbacks.deaths import Deaths
 from keras_apoptosis.callbacks.demon_pruning import DemonPruning
@@ -15,6 +16,7 @@ from keras_apoptosis.callbacks.training_cost import TrainingCost
 from keras_apoptosis.callbacks.unit_monitor import UnitMonitor, UnitRecord
 
 __all__ = [
+    "BestModel",
     "Checkpoint",
     "Deaths",
     "DemonPruning",
