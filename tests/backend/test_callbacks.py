@@ -36,7 +36,13 @@ def test_a_list_of_callbacks_that_the_user_made():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     made = keras.callbacks.CallbackList(
-        [looks, other], model=model, epochs=1, verbose=0, steps=1
+        [looks, other],
+        add_history=True,
+        model=model,
+        epochs=1,
+        verbose=0,
+        steps=1,
     )
     model.fit(np.ones((1, 1)), np.ones((1, 1)), verbose=0, callbacks=made)
-    assert looks.found == [other]
+    assert looks.found[0] is other
+    assert len(looks.found) == 2
