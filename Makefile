@@ -75,7 +75,7 @@ test-%: $(VENV)/test.stamp
 
 lint: $(VENV)/test.stamp
 	@echo "== Lint"
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
@@ -87,5 +87,6 @@ benchmark: $(VENV)/test.stamp
 	done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache \
+		.hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

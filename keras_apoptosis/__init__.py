@@ -24,6 +24,8 @@ from keras_apoptosis.surgery import (
     strip_pruning,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Removal",
     "Replacement",
