@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.backend import layers_inside
+from keras_apoptosis.backend import kernel_mask_of, kernel_of, layers_inside
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.graph.units import FIXED
 
@@ -124,8 +124,9 @@ def pruning_state(
     masks: dict[int, keras.Variable] = {}
     other: set[int] = set()
     for layer in layers_inside(model):
-        if getattr(layer, "kernel_mask", None) is not None:
-            masks[id(layer._kernel)] = layer.kernel_mask
-            other.add(id(layer.kernel_mask))
+        mask = kernel_mask_of(layer)
+        if mask is not None:
+            masks[id(kernel_of(layer))] = mask
+            other.add(id(mask))
         other.update(map(id, getattr(layer, "statistics_variables", ())))
     return masks, other

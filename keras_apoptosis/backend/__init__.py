@@ -4,6 +4,12 @@ Everything here was measured on Keras 3.15; `tests/backend/` fails if a later
 Keras keeps its state otherwise.
 """
 
+from keras_apoptosis.backend.kernels import (
+    effective_value,
+    kernel_mask_of,
+    kernel_of,
+    mask_over,
+)
 from keras_apoptosis.backend.layers import (
     build_shapes,
     built_with,
@@ -51,10 +57,14 @@ __all__ = [
     "direct_operations",
     "distribution_of",
     "drop_unsaved_variables",
+    "effective_value",
     "forget_compiled",
     "function_attributes",
     "innermost",
+    "kernel_mask_of",
+    "kernel_of",
     "layers_inside",
+    "mask_over",
     "models_of",
     "ordered_nodes",
     "peek",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_apoptosis.backend import layers_inside
+from keras_apoptosis.backend import kernel_of, layers_inside
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
 from keras_apoptosis.criteria import registry
 from keras_apoptosis.graph import UnitGroup
@@ -235,7 +235,7 @@ class SaliencyPruning(ScheduledSurgery):
         masks = {str(i): mask_of(layer) for i, layer in enumerate(layers)}
         flat = {}
         for name, layer in zip(masks, layers, strict=True):
-            score = np.asarray(scores[number[id(layer._kernel)]], "float64")
+            score = np.asarray(scores[number[id(kernel_of(layer))]], "float64")
             # What is masked stays so, and counts.
             flat[name] = np.where(masks[name], score, -np.inf).reshape(-1)
         count: Any = {n: share_of(each.size, share) for n, each in flat.items()}
@@ -258,7 +258,7 @@ class SaliencyPruning(ScheduledSurgery):
         found = {
             id(layer): layer
             for layer in layers_inside(self.model)
-            if isinstance(layer, WeightMask) and layer._kernel.trainable
+            if isinstance(layer, WeightMask) and kernel_of(layer).trainable
         }
         return [
             layer

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from keras import ops
 
+from keras_apoptosis.backend import effective_value
 from keras_apoptosis.graph import Observation, UnitGroup
 from keras_apoptosis.surgery import Replacement
 
@@ -84,12 +84,9 @@ def outgoing(observation: Observation, size: int) -> np.ndarray:
         a unit, side by side.
     """
     parts = []
-    for kernel, axis, mask, places in _kernels(observation):
-        value = ops.convert_to_numpy(kernel.value)
-        if mask is not None:
-            value = value * ops.convert_to_numpy(mask.value)
+    for value, axis, places in _kernels(observation):
         rows = np.moveaxis(value, axis, 0)
-        rows = rows.reshape(rows.shape[0], -1).astype("float64")
+        rows = rows.reshape(rows.shape[0], -1)
         parts.extend(rows[place] for place in places)
     return np.concatenate(parts, 1) if parts else np.zeros((size, 0))
 
@@ -101,5 +98,5 @@ def _kernels(observation: Observation):
         key = (id(consumer.kernel), consumer.axis)
         if key not in seen:
             seen.add(key)
-            mask = getattr(consumer.layer, "kernel_mask", None)
-            yield consumer.kernel, consumer.axis, mask, places
+            value = effective_value(consumer.layer, consumer.kernel)
+            yield value, consumer.axis, places

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
+from keras_apoptosis.backend import kernel_mask_of, peek
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.rule_table import rule_of
 from keras_apoptosis.selection.rectified_layers import (
@@ -100,8 +100,9 @@ def _emptied(analysis: Analysis) -> dict[str, np.ndarray]:
     found = {}
     for block in analysis.trace.blocks:
         found[block.path] = np.zeros(block.stop - block.start, bool)
-        if getattr(block.layer, "kernel_mask", None) is not None:
-            mask = ops.convert_to_numpy(block.layer.kernel_mask.value)
+        variable = kernel_mask_of(block.layer)
+        if variable is not None:
+            mask = peek(variable)
             axis = rule_of(block.layer).unit_axis
             mask = np.moveaxis(mask, axis, 0).reshape(mask.shape[axis], -1)
             found[block.path] = ~mask.any(1)

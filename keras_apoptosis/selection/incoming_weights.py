@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from keras import ops
 
+from keras_apoptosis.backend import effective_value
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.graph.units import (
     Affine,
@@ -101,11 +102,8 @@ def _parent(sources: np.ndarray, here: Source) -> int:
 
 
 def _produced(made: Produced, places: np.ndarray) -> Incoming:
-    kernel = ops.convert_to_numpy(getattr(made.layer, made.kernel).value)
-    mask = getattr(made.layer, "kernel_mask", None)
-    if mask is not None:
-        kernel = kernel * ops.convert_to_numpy(mask.value)
-    rows = np.moveaxis(kernel, made.unit_axis, 0)[places].astype("float64")
+    kernel = effective_value(made.layer, getattr(made.layer, made.kernel))
+    rows = np.moveaxis(kernel, made.unit_axis, 0)[places]
     vectors = np.zeros((places.size, rows[0].size + 1))
     vectors[:, :-1] = rows.reshape(places.size, -1)
     bias = getattr(made.layer, made.bias, None) if made.bias else None

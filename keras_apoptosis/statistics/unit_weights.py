@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import keras
 import numpy as np
 
-from keras_apoptosis.backend import peek
+from keras_apoptosis.backend import effective_value
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.graph.units import FIXED
 from keras_apoptosis.statistics.replaced_units import UnitScores
@@ -49,7 +49,7 @@ def incoming_kernels(
     """
     for weight, axis, layer in incoming_weights(analysis):
         labels = analysis.trace.axes[id(weight)][axis]
-        yield labels, np.moveaxis(_value(weight, layer), axis, 0)
+        yield labels, np.moveaxis(effective_value(layer, weight), axis, 0)
 
 
 def outgoing_kernels(
@@ -61,7 +61,7 @@ def outgoing_kernels(
         key = (id(each.kernel), each.axis)
         if each.kernel is not None and key not in seen:
             seen.add(key)
-            value = _value(each.kernel, each.layer)
+            value = effective_value(each.layer, each.kernel)
             yield each.units.labels, np.moveaxis(value, each.axis, 0)
 
 
@@ -89,11 +89,3 @@ def per_unit(
             np.add.at(found[number], units, sums[mine])
     names = (group.name for group in analysis.groups)
     return dict(zip(names, found, strict=True))
-
-
-def _value(weight: keras.Variable, layer: keras.Layer) -> np.ndarray:
-    value = peek(weight).astype("float64")
-    mask = getattr(layer, "kernel_mask", None)
-    if mask is not None and weight is layer._kernel:
-        value = np.where(peek(mask), value, 0)
-    return value

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_apoptosis.backend import as_function, models_of
+from keras_apoptosis.backend import as_function, kernel_mask_of, models_of
 from keras_apoptosis.graph.reading import read
 from keras_apoptosis.layers import (
     PrunableActivation,
@@ -218,7 +218,8 @@ def _copy_state(source: Any, target: Any) -> None:
         # training either model gives away.
         new.assign(ops.convert_to_numpy(old.value))
         new.trainable = old.trainable
-    if _is_masked(source) and not _is_masked(target):
+    masked = kernel_mask_of(source) is not None
+    if masked and kernel_mask_of(target) is None:
         target.kernel.assign(ops.convert_to_numpy(source.kernel))
     # Keras' protocol for layers that keep more than variables.
     if hasattr(source, "save_assets"):
@@ -231,10 +232,6 @@ def _copy_state(source: Any, target: Any) -> None:
 
 def _inputs(model: keras.Model) -> list[layers.InputLayer]:
     return [x for x in model.layers if isinstance(x, layers.InputLayer)]
-
-
-def _is_masked(layer: Any) -> bool:
-    return getattr(layer, "kernel_mask", None) is not None
 
 
 def _pairs(

@@ -87,7 +87,7 @@ class Draft:
             full[gone] = constant
             self._absorb_constant(observation, consumer, places, full)
         if mixing is not None and mixing.any():
-            mask = getattr(consumer.layer, "kernel_mask", None)
+            mask = backend.mask_over(consumer.layer, consumer.kernel)
             kernel = self.change(consumer.kernel)
             if mask is not None:
                 kernel *= self.value(mask)
@@ -112,7 +112,7 @@ class Draft:
             for variable in consumer.layer.variables
         }
         kernel = weights[id(consumer.kernel)].astype("float64")
-        mask = getattr(consumer.layer, "kernel_mask", None)
+        mask = backend.mask_over(consumer.layer, consumer.kernel)
         if mask is not None:
             kernel = kernel * self.value(mask)
         weights[id(consumer.kernel)] = kernel

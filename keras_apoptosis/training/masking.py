@@ -11,6 +11,8 @@ from keras import ops
 from keras_apoptosis import backend
 from keras_apoptosis.backend import (
     clear_slots,
+    kernel_mask_of,
+    kernel_of,
     layers_inside,
     models_of,
     step_hooks,
@@ -41,7 +43,7 @@ def masked_layers(model: keras.Model) -> list[WeightMask]:
     return [
         layer
         for layer in layers_inside(model)
-        if getattr(layer, "kernel_mask", None) is not None
+        if kernel_mask_of(layer) is not None
     ]
 
 
@@ -52,9 +54,10 @@ def masked_count(model: keras.Model) -> int:
 
 def mask_of(layer: WeightMask) -> np.ndarray:
     """A layer's mask, boolean; all `True` where it has none."""
-    if layer.kernel_mask is None:
-        return np.ones(layer._kernel.shape, bool)
-    return ops.convert_to_numpy(layer.kernel_mask.value)
+    mask = kernel_mask_of(layer)
+    if mask is None:
+        return np.ones(kernel_of(layer).shape, bool)
+    return ops.convert_to_numpy(mask.value)
 
 
 def check_maskable(
@@ -117,7 +120,7 @@ def mask_weights(
         layer.set_mask(mask)
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and optimizer.built:
-        kernels = {id(layer._kernel): mask for layer, mask in masks.items()}
+        kernels = {id(kernel_of(layer)): mask for layer, mask in masks.items()}
         clear_slots(optimizer, kernels)
         _hold(model)
     if first:
@@ -136,7 +139,7 @@ class _KeptZeros(step_hooks.StepHook):
 
     def build(self, weights: Sequence[keras.Variable]) -> None:
         self._masks = {
-            id(layer._kernel): self.add_variable(mask_of(layer), "bool")
+            id(kernel_of(layer)): self.add_variable(mask_of(layer), "bool")
             for layer in masked_layers(self.model)
         }
 

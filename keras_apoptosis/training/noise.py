@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.backend import layers_inside
+from keras_apoptosis.backend import kernel_of, layers_inside
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.units import FIXED
 from keras_apoptosis.schedules import ValueSchedule
@@ -62,7 +62,7 @@ class UnitNoise(LiveHook):
             self._analysis, self.groups(self._analysis)
         )
         self._masked = {
-            id(layer._kernel): layer
+            id(kernel_of(layer)): layer
             for layer in layers_inside(self.model)
             if hasattr(layer, "kernel_mask")
         }
