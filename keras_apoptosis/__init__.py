@@ -23,6 +23,7 @@ from keras_apoptosis.surgery import (
     shrink,
     strip_pruning,
 )
+from keras_apoptosis.training.recalibration import recalibrate
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "make_prunable",
     "plot_history",
     "rebuild",
+    "recalibrate",
     "register_rule",
     "report",
     "rules",
