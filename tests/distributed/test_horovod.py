@@ -122,6 +122,17 @@ def test_statistics_are_those_of_all_data(trained):
     )
 
 
+def test_recalibration_is_by_all_data(trained):
+    for found in load(trained[2], "normalized", 2):
+        assert found["samples"] == 480
+        inputs = found["inputs"].astype("float64")
+        for name, expected in [
+            ("moving_mean", inputs.mean(axis=0)),
+            ("moving_variance", inputs.var(axis=0)),
+        ]:
+            np.testing.assert_allclose(found[name], expected, rtol=1e-4)
+
+
 def test_bytes_fall_with_the_parameters(trained):
     """Each parameter is a float32; by fp16 it travels in two bytes."""
     for name, width in (("plain", 4), ("compressed", 2)):

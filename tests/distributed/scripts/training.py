@@ -166,6 +166,17 @@ def run(name):
         ],
     )
     count, mean, variance = pooled.pooled
+    extra = {}
+    if name == "normalized":
+        recalibrated = ka.recalibrate(model, ka.distributed.shard(x))
+        inputs = keras.ops.convert_to_numpy(model.layers[0](x))
+        normalization = model.layers[1]
+        extra = {
+            "samples": recalibrated.samples,
+            "inputs": inputs,
+            "moving_mean": normalization.moving_mean.numpy(),
+            "moving_variance": normalization.moving_variance.numpy(),
+        }
     np.savez(
         folder / f"{name}-{rank}.npz",
         *[keras.ops.convert_to_numpy(each) for each in model.variables],
@@ -180,6 +191,7 @@ def run(name):
         count=count,
         mean=mean,
         variance=variance,
+        **extra,
     )
     if primary:
         path = folder / f"{name}.keras"
