@@ -203,10 +203,12 @@ def randomize(model: keras.Model, seed: int) -> keras.Model:
 
 
 def sample(model: keras.Model, size: int = 8, seed: int = 0):
-    """Random inputs for a model."""
+    """Returns random inputs for a model: rows of tables, where it has some."""
     rng = np.random.default_rng(seed)
     arrays = [
-        rng.normal(size=(size, *each.shape[1:])).astype("float32")
+        rng.integers(4, size=(size, *each.shape[1:]))
+        if "int" in each.dtype
+        else rng.normal(size=(size, *each.shape[1:])).astype("float32")
         for each in model.inputs
     ]
     return arrays if len(arrays) > 1 else arrays[0]

@@ -508,6 +508,98 @@ def noise():
     )
 
 
+# Masks, which travel with a tensor or as an argument of their own.
+
+
+def words(length=5):
+    """Word numbers, and their rows in a table that masks number 0."""
+    inputs = keras.Input((length,), dtype="int32")
+    table = layers.Embedding(7, 6, mask_zero=True, name=f"table_{length}")
+    return inputs, table(inputs)
+
+
+@model_of
+def masked_text_classifier():
+    inputs, x = words()
+    x = layers.BatchNormalization()(dense(6, "one")(x))
+    x = layers.Bidirectional(layers.LSTM(5, return_sequences=True))(x)
+    x = layers.GRU(4, name="two")(layers.Dropout(0.1)(x))
+    return keras.Model(inputs, dense(2)(x))
+
+
+@model_of
+def masked_means():
+    inputs, x = words()
+    x = layers.GlobalAveragePooling1D()(dense(6, "one")(x))
+    return keras.Model(inputs, dense(2)(x))
+
+
+@model_of
+def masked_normalizations():
+    inputs, x = words()
+    x = layers.BatchNormalization()(x)
+    x = layers.RMSNormalization()(dense(6, "one")(x))
+    x = layers.UnitNormalization()(dense(5, "two")(x))
+    x = layers.GroupNormalization(-1)(dense(4, "three")(x))
+    return keras.Model(inputs, dense(2)(layers.SimpleRNN(4, name="last")(x)))
+
+
+@model_of
+def masked_attention():
+    inputs, x = words()
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 3, name="mha")(x, x)])
+    query, key = dense(4, "query")(x), dense(4, "key")(x)
+    x = layers.Attention()([query, dense(5, "value")(x), key])
+    y = layers.GroupQueryAttention(2, 3, 1, name="gqa")(x, x)
+    x = layers.LSTM(3, name="last")(layers.Concatenate()([x, y]))
+    return keras.Model(inputs, dense(2)(x))
+
+
+@model_of
+def masked_steps_of_steps():
+    inputs = keras.Input((3, 4), dtype="int32")
+    x = layers.Embedding(7, 6, mask_zero=True, name="table")(inputs)
+    x = layers.TimeDistributed(dense(5), name="one")(x)
+    x = layers.TimeDistributed(layers.LSTM(4), name="two")(x)
+    return keras.Model(inputs, dense(2)(layers.Flatten()(x)))
+
+
+@model_of
+def masked_nested():
+    inside = keras.Input((5, 6))
+    x = layers.LSTM(4, return_sequences=True, name="inner")(inside)
+    inner = keras.Model(inside, dense(6, "back")(x), name="block")
+    around = keras.Sequential(
+        [keras.Input((5, 6)), layers.Dense(6), layers.LSTM(4)]
+    )
+    inputs, x = words()
+    x = layers.Add()([inner(x), x])
+    return keras.Model(inputs, dense(2)(around(inner(x))))
+
+
+@model_of
+def masked_merges():
+    """One mask, two, and none beside one."""
+    (one, x), (two, y) = words(), words(4)
+    y = layers.ZeroPadding1D((1, 0))(dense(6, "longer")(y))
+    z = layers.Concatenate()([dense(5, "side")(x), y])
+    x = layers.Maximum()([layers.LeakyReLU()(x), dense(6, "other")(x)])
+    x = layers.Concatenate(axis=1)([dense(4, "a")(x), dense(4, "b")(z)])
+    return keras.Model([one, two], dense(2)(layers.GRU(3, name="last")(x)))
+
+
+@model_of
+def mask_as_argument():
+    inputs = keras.Input((5, 4))
+    x = dense(6, "one")(inputs)
+    mask = ops.any(ops.not_equal(inputs, 0), axis=-1)
+    x = layers.LSTM(5, return_sequences=True, name="two")(x, mask=mask)
+    inner = keras.Sequential(
+        [keras.Input((5, 5)), layers.SimpleRNN(4, name="three")], name="block"
+    )
+    return keras.Model(inputs, dense(2)(inner(x, mask=mask)))
+
+
 # Positions.
 
 

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apoptosis.backend.calls import mask_of, masked
 from keras_apoptosis.graph import analyse
 
 
@@ -69,7 +70,9 @@ def masked_outputs(model, removal, inputs):
                 values.update(zip(step.outputs, step.run(values), strict=True))
                 for (key, axis), given in replaced.items():
                     if key in step.outputs:
-                        values[key] = _replace(values[key], axis, *given)
+                        mask = mask_of(values[key])
+                        new = _replace(values[key], axis, *given)
+                        values[key] = masked(new, mask)
         return [values[key] for key in graph.outputs]
 
     return _evaluated(run, model, inputs)

@@ -135,7 +135,7 @@ def layer_costs(model: keras.Model) -> list[LayerCost]:
             raise ValueError(
                 f"Cannot count the FLOPs of layer '{step.path}', which works "
                 "on a shape that is not known. Received: input shapes "
-                f"{[analysis.graph.tensors[k].shape for k in step.inputs]}"
+                f"{[analysis.graph.tensors[k].shape for k in step.read]}"
             )
         if weights or found:
             costs.append(LayerCost(step.path, weights, int(found)))

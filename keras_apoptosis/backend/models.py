@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras.src.models.functional import Functional
 
 
 def as_function(operation: Any) -> Any:
@@ -18,6 +19,31 @@ def as_function(operation: Any) -> Any:
     ):
         return operation
     return None
+
+
+def follows_its_graph(model: keras.Model) -> bool:
+    """Returns whether a model's `call` is no other than Keras' own.
+
+    A subclass may be made of inputs and outputs and still compute something
+    else than the graph between them.
+    """
+    own = (Functional.call, keras.Sequential.call)
+    return type(model).call in own
+
+
+def maker_of(tensor: keras.KerasTensor) -> keras.Operation:
+    """Returns the operation that made a tensor of a graph."""
+    return tensor._keras_history.operation
+
+
+def flat_inputs(model: keras.Model, inputs: Any) -> list[Any]:
+    """Returns a batch of inputs as a list of tensors, as `call` makes them.
+
+    Args:
+        model: A Sequential or Functional model.
+        inputs: The batch, in any structure that the model's `call` takes.
+    """
+    return as_function(model)._standardize_inputs(inputs)
 
 
 def models_of(model: keras.Model) -> Iterator[keras.Model]:

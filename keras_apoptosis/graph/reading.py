@@ -8,14 +8,27 @@ its own.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 
+from keras_apoptosis.backend.calls import (
+    called_on,
+    in_inference,
+    mask_of,
+    masked,
+)
 from keras_apoptosis.backend.gradients import no_gradients
-from keras_apoptosis.backend.models import as_function, ordered_nodes
+from keras_apoptosis.backend.models import (
+    as_function,
+    flat_inputs,
+    follows_its_graph,
+    maker_of,
+    ordered_nodes,
+)
 from keras_apoptosis.graph.activations import without_activation
 
 
@@ -26,10 +39,12 @@ class Step:
     Args:
         operation: The layer or `keras.Operation` that is called.
         path: Names of the models it is nested in and its own, joined by `/`.
-        inputs: Keys of the tensors it reads, in the order of its arguments.
+        inputs: Keys of the tensors it reads, in the order in which Keras
+            recorded them.
         outputs: Keys of the tensors it writes.
         node: Keras' record of the call; `None` where a tensor only passes the
-            border of a nested model.
+            border of a nested model. The second input of a border, if there
+            is one, is the mask of the first.
     """
 
     operation: keras.Operation
@@ -45,50 +60,83 @@ class Step:
             return (), {}
         return self.node.arguments.args, self.node.arguments.kwargs
 
-    def argument(self, name: str) -> list[int]:
-        """Which of `inputs` were given as one argument of the call."""
+    @functools.cached_property
+    def given(self) -> dict[str, tuple[int, ...]]:
+        """Which of `inputs` each argument of the call holds.
+
+        By name, in the order of the signature of the operation's `call`.
+        """
+        if self.node is None:
+            return {"inputs": (0,), "mask": (*range(1, len(self.inputs)),)}
         args, kwargs = self.arguments
         signature = inspect.signature(self.operation.call)
         try:
             names = list(signature.bind_partial(*args).arguments)
         except TypeError:
-            return []
-        given = [*zip(names, args, strict=False), *sorted(kwargs.items())]
-        found, count = [], 0
-        for key, value in given:
+            names = [str(number) for number in range(len(args))]
+        names += [str(number) for number in range(len(names), len(args))]
+        found: dict[str, tuple[int, ...]] = {}
+        count = 0
+        values = [*zip(names, args, strict=True), *sorted(kwargs.items())]
+        for name, value in values:
             tensors = [
                 each
                 for each in keras.tree.flatten(value)
                 if isinstance(each, keras.KerasTensor)
             ]
-            if key == name:
-                found.extend(range(count, count + len(tensors)))
+            found[name] = tuple(range(count, count + len(tensors)))
             count += len(tensors)
-        return found
+        order = [n for n in signature.parameters if n in found]
+        order += [n for n in found if n not in order]
+        return {name: found[name] for name in order}
+
+    @functools.cached_property
+    def data(self) -> tuple[int, ...]:
+        """Which of `inputs` hold values: all but the masks."""
+        return tuple(
+            place
+            for name, places in self.given.items()
+            if not is_mask(name)
+            for place in places
+        )
+
+    @functools.cached_property
+    def read(self) -> tuple[int, ...]:
+        """Keys of the tensors whose values it reads: `inputs` but masks."""
+        return tuple(self.inputs[place] for place in self.data)
 
     def run(
         self,
-        values: dict[int, Any],
+        values: Mapping[int, Any],
         edit: Callable[[Any], Any] | None = None,
     ) -> list[Any]:
-        """Calls the operation on `values` (inference) and returns outputs.
+        """Calls the operation in inference mode.
 
         Args:
             values: Tensors, by key.
             edit: What to make of the first output before the operation's own
                 activation.
+
+        Returns:
+            The outputs.
         """
         if self.node is None:
-            return [values[key] for key in self.inputs]
+            value, *masks = (values[key] for key in self.inputs)
+            return [masked(value, *masks) if masks else value]
         args, kwargs = self.filled([values[key] for key in self.inputs])
+        # Some layers record `training=True`. Those that have no such argument
+        # hand it on to the layers inside them.
+        if isinstance(self.operation, keras.Layer):
+            args, kwargs = in_inference(self.operation, args, kwargs)
         if edit is None:
             return keras.tree.flatten(self.operation(*args, **kwargs))
         activation = getattr(self.operation, "activation", None)
         with without_activation(self.operation):
             outputs = keras.tree.flatten(self.operation(*args, **kwargs))
-        outputs[0] = edit(outputs[0])
+        changed = edit(outputs[0])
         if activation is not None:
-            outputs[0] = activation(outputs[0])
+            changed = activation(changed)
+        outputs[0] = masked(changed, mask_of(outputs[0]))
         return outputs
 
     def filled(self, values: Sequence[Any]) -> tuple[tuple, dict]:
@@ -102,6 +150,11 @@ class Step:
                 )
             }
         )
+
+
+def is_mask(argument: str) -> bool:
+    """Whether an argument of a layer's `call` holds a mask, by its name."""
+    return argument == "mask" or argument.endswith("_mask")
 
 
 class Place(NamedTuple):
@@ -184,7 +237,7 @@ class Graph:
             )
         wanted = set(wanted)
         needed = self.steps_to(wanted)
-        flat = as_function(self.model)._standardize_inputs(inputs)
+        flat = flat_inputs(self.model, inputs)
         values = dict(zip(self.inputs, flat, strict=True))
         last_use = {
             key: index
@@ -196,7 +249,9 @@ class Graph:
             outputs = step.run(values, edits.get(Place(step.outputs[0], True)))
             for key, value in zip(step.outputs, outputs, strict=True):
                 edit = edits.get(Place(key))
-                values[key] = value if edit is None else edit(value)
+                if edit is not None:
+                    value = masked(edit(value), mask_of(value))
+                values[key] = value
             for key in set(step.inputs):
                 # Feature maps are large; keep those still to be read.
                 if last_use[key] == index and key not in wanted:
@@ -236,7 +291,7 @@ def read(model: keras.Model) -> Graph:
             f"(of type {type(model)})"
         )
     function = as_function(model)
-    parts = [] if function is not None else _parts(model)
+    parts = _parts(model, function)
     if function is None and not parts:
         hint = (
             "Build it first, for instance by `keras.Input` as its first layer"
@@ -261,7 +316,7 @@ def read(model: keras.Model) -> Graph:
             operation, path = node.operation, prefix + node.operation.name
             inputs = tuple(keys[id(t)] for t in node.arguments.keras_tensors)
             inner = as_function(operation)
-            if inner is not None:
+            if inner is not None and follows_its_graph(operation):
                 entered = dict(
                     zip(
                         (id(t) for t in inner.inputs),
@@ -269,12 +324,18 @@ def read(model: keras.Model) -> Graph:
                         strict=True,
                     )
                 )
-                for tensor, outside in zip(inner.inputs, inputs, strict=True):
-                    layer = tensor._keras_history.operation
+                for tensor, *outside in zip(
+                    inner.inputs, *called_on(node), strict=True
+                ):
+                    layer = maker_of(tensor)
                     border = Step(
                         layer,
                         f"{path}/{layer.name}",
-                        (outside,),
+                        tuple(
+                            keys[id(each)]
+                            for each in outside
+                            if each is not None
+                        ),
                         (entered[id(tensor)],),
                     )
                     steps.append(border)
@@ -305,12 +366,14 @@ def read(model: keras.Model) -> Graph:
     )
 
 
-def _parts(model: keras.Model) -> list[tuple[Any, str]]:
-    """The parts of a subclassed model whose graph is recorded."""
+def _parts(model: keras.Model, function: Any) -> list[tuple[Any, str]]:
+    """Returns the parts of a subclassed model whose graph is recorded."""
+    if function is not None:
+        return [] if follows_its_graph(model) else [(function, "")]
     if isinstance(model, keras.Sequential):
         return []
     return [
-        (function, f"{layer.name}/")
+        (part, f"{layer.name}/")
         for layer in model.layers
-        if (function := as_function(layer)) is not None
+        if (part := as_function(layer)) is not None
     ]

@@ -200,6 +200,7 @@ FUNCTIONS: dict[type, Rule] = {
         Arithmetic(homogeneous=True), functions.numpy, "Divide", "TrueDivide"
     ),
     **_each(Arithmetic(), functions.numpy, "Maximum", "Minimum", "Power"),
+    **_each(Arithmetic(), functions.numpy, "LogicalAnd", "LogicalOr"),
     **_each(
         HOMOGENEOUS, functions.numpy, "Negative", "Absolute", "Abs", "Copy"
     ),
@@ -214,12 +215,14 @@ FUNCTIONS: dict[type, Rule] = {
         "Expm1",
         "Log",
         "Log1p",
+        "OnesLike",
         "Reciprocal",
         "Sign",
         "Sin",
         "Sqrt",
         "Square",
         "Tanh",
+        "ZerosLike",
     ),
     **_each(BENT, functions.math, "Erf", "Rsqrt"),
     **_each(

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from keras_apoptosis.graph.reading import Graph, Step
+from keras_apoptosis.graph.reading import Graph, Step, is_mask
 from keras_apoptosis.graph.units import FIXED, Axes, Source, Transfer, Units
 
 NONE: Axes = {}  # A tensor without units.
@@ -240,24 +240,33 @@ class Call:
             trace,
             step.operation,
             step.path,
-            [trace.units.get(key, NONE) for key in step.inputs],
-            [tuple(tensors[key].shape) for key in step.inputs],
+            [trace.units.get(key, NONE) for key in step.read],
+            [tuple(tensors[key].shape) for key in step.read],
             [tuple(tensors[key].shape) for key in step.outputs],
             step,
         )
 
-    def argument(self, name: str) -> list[Axes]:
-        """The units of the tensors that were given as one argument.
+    def places_of(self, name: str) -> list[int]:
+        """Returns which of `inputs` were given as one argument of the call.
 
         Args:
-            name: Its name in the layer's `call`.
+            name: The argument's name in the layer's `call`.
         """
         if self.step is None:
             raise ValueError(
                 "Only a call in the graph itself has recorded arguments. "
                 f"Received: '{self.path}', which is part of another layer"
             )
-        return [self.inputs[place] for place in self.step.argument(name)]
+        given = self.step.given.get(name, ())
+        return [n for n, place in enumerate(self.step.data) if place in given]
+
+    def argument(self, name: str) -> list[Axes]:
+        """Returns the units of the tensors given as one argument.
+
+        Args:
+            name: The argument's name in the layer's `call`.
+        """
+        return [self.inputs[place] for place in self.places_of(name)]
 
     def inside(
         self,
@@ -494,7 +503,7 @@ class Call:
         """
         tensor, compute = None, None
         if self.step is not None and within is not None:
-            tensor, compute = self.step.inputs[within[0]], within[1]
+            tensor, compute = self.step.read[within[0]], within[1]
         elif self.step is not None and output is not None:
             tensor = self.step.outputs[output]
         path = f"{self.path}:{output}" if output else self.path
@@ -534,6 +543,7 @@ def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
     for step in graph.steps:
         rule = border if step.node is None else rule_of(step.operation)
         call = Call.of(result, step)
+        _hold_masks(call)
         if rule is None:
             call.freeze("is of a kind that has no rule")
             continue
@@ -545,3 +555,32 @@ def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
         for units in result.units.get(key, NONE).values():
             result.freeze(units.labels, who, "returns them")
     return result
+
+
+def _hold_masks(call: Call) -> None:
+    """Keeps units that a mask tells apart.
+
+    A mask has no units of its own that could be removed with those of the
+    tensor that it masks.
+    """
+    step = call.step
+    for name, places in step.given.items():
+        if not is_mask(name):
+            continue
+        tensors = call.trace.graph.tensors
+        for key in (step.inputs[place] for place in places):
+            units = call.trace.units.get(key, NONE)
+            call.freeze("uses them as a mask", units.values())
+            shape = tensors[key].shape
+            for place in call.places_of(_masked_argument(step, name)):
+                along = [
+                    units
+                    for axis, units in call.inputs[place].items()
+                    if axis < len(shape) and shape[axis] != 1
+                ]
+                call.freeze("masks them one by one", along)
+
+
+def _masked_argument(step: Step, mask: str) -> str:
+    """The argument of a call that a mask belongs to, by name."""
+    return next(iter(step.given)) if mask == "mask" else mask[: -len("_mask")]

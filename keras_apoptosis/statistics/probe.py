@@ -8,6 +8,7 @@ from typing import Any
 
 from keras import Model, ops
 
+from keras_apoptosis.backend.calls import mask_of
 from keras_apoptosis.graph import Analysis, Step, analyse
 from keras_apoptosis.graph.activations import without_activation
 from keras_apoptosis.statistics.moments import Moments
@@ -140,7 +141,7 @@ def pre_points(analysis: Analysis, number: int) -> list[Point]:
             units = next(u for u in made if first in u.labels)
             places = analysis.positions(units.labels, number)
             before = functools.partial(_before_activation, step)
-            parts = [(step.inputs[0], units.axis, places, before)]
+            parts = [(step.read[0], units.axis, places, before)]
             points.append(Point(group.name, block.path, parts))
     return points
 
@@ -183,4 +184,5 @@ def collect(
 
 def _before_activation(step: Step, value: Any) -> Any:
     with without_activation(step.operation):
-        return step.run({step.inputs[0]: value})[0]
+        masks = dict.fromkeys(set(step.inputs) - set(step.read), mask_of(value))
+        return step.run({**masks, step.read[0]: value})[0]

@@ -163,13 +163,13 @@ def _axes_after_normalization(model: keras.Model) -> dict[Any, int]:
     axes: dict[Any, set[int | None]] = {}
     for step in read(model).steps:
         if step.node is None:  # The border of a nested model.
-            for before, behind in zip(step.inputs, step.outputs, strict=True):
+            for before, behind in zip(step.read, step.outputs, strict=True):
                 if before in axis_of_tensor:
                     axis_of_tensor[behind] = axis_of_tensor[before]
         elif isinstance(step.operation, layers.BatchNormalization):
             axis_of_tensor[step.outputs[0]] = step.operation.axis
-        elif step.inputs:
-            axis = axis_of_tensor.get(step.inputs[0])
+        elif step.read:
+            axis = axis_of_tensor.get(step.read[0])
             axes.setdefault(step.operation, set()).add(axis)
     return {
         layer: axis

@@ -194,7 +194,7 @@ def _check_sizes(
 def _input_keys(analysis: Analysis, step: Step) -> tuple[int, ...]:
     """Keys of the tensors that a layer, or a nested model, is called on."""
     if step.node is not None:
-        return step.inputs
+        return step.read
     function = as_function(step.operation)
     entered = {id(tensor) for tensor in function.inputs} if function else ()
     tensors = analysis.graph.tensors

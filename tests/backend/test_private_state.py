@@ -14,6 +14,18 @@ from keras import layers, ops
 
 from keras_apoptosis import backend
 from keras_apoptosis.backend import as_function, models_of, seeds_of
+from keras_apoptosis.backend.calls import (
+    called_on,
+    in_inference,
+    mask_of,
+    masked,
+)
+from keras_apoptosis.backend.models import (
+    flat_inputs,
+    follows_its_graph,
+    maker_of,
+    ordered_nodes,
+)
 from keras_apoptosis.graph.reading import read
 
 
@@ -259,3 +271,64 @@ def test_graphs_are_recorded_by_depth():
     found = graph.run(x, graph.outputs)[graph.outputs[0]]
     expected = model.predict(x, verbose=0)
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-5)
+
+
+def test_tensors_carry_masks():
+    tensor, mask = ops.ones((2, 3)), ops.ones((2,), "bool")
+    assert mask_of(tensor) is None
+    assert masked(tensor, None) is tensor
+    assert mask_of(masked(tensor, mask)) is mask
+    x = layers.Dense(4)(tensor)
+    np.testing.assert_array_equal(ops.convert_to_numpy(mask_of(x)), [True] * 2)
+
+
+def test_training_is_off_wherever_it_is_said():
+    dropout = layers.Dropout(0.5)
+    assert in_inference(dropout, (1,), {}) == ((1,), {"training": False})
+    assert in_inference(dropout, (1, True), {}) == ((1, False), {})
+    found = in_inference(dropout, (), {"inputs": 1, "training": True})
+    assert found == ((), {"inputs": 1, "training": False})
+    assert in_inference(layers.ReLU(), (1,), {}) == (
+        (1,),
+        {"training": False},
+    )
+
+
+def test_a_nested_call_records_its_masks():
+    inputs = keras.Input((3, 2)), keras.Input((3, 2))
+    inside = keras.Input((3, 2)), keras.Input((3, 2))
+    inner = keras.Model(inside, layers.Add()(inside))
+    mask = ops.any(ops.not_equal(inputs[1], 0), axis=-1)
+    model = keras.Model(inputs, inner(inputs, mask=[None, mask]))
+    (node,) = [n for n in ordered_nodes(model) if n.operation is inner]
+    tensors, masks = called_on(node)
+    assert [id(each) for each in tensors] == [id(each) for each in inputs]
+    assert masks[0] is None
+    assert masks[1] is mask
+
+
+def test_a_class_may_compute_another_thing_than_its_graph():
+    class Same(keras.Model):
+        def train_step(self, *args):
+            return {}
+
+    class Other(keras.Model):
+        def call(self, inputs, training=None, mask=None):
+            return super().call(inputs) * 2
+
+    inputs = keras.Input((2,))
+    outputs = layers.Dense(2)(inputs)
+    assert follows_its_graph(keras.Model(inputs, outputs))
+    assert follows_its_graph(keras.Sequential([inputs, layers.Dense(1)]))
+    assert follows_its_graph(Same(inputs, outputs))
+    assert not follows_its_graph(Other(inputs, outputs))
+
+
+def test_makers_and_flat_inputs():
+    inputs = keras.Input((2,), name="x"), keras.Input((), name="y")
+    add = layers.Add()
+    outputs = add([inputs[0], ops.expand_dims(inputs[1], -1)])
+    model = keras.Model({"x": inputs[0], "y": inputs[1]}, outputs)
+    assert maker_of(outputs) is add
+    flat = flat_inputs(model, {"y": np.zeros(3), "x": np.ones((3, 2))})
+    assert [tuple(each.shape) for each in flat] == [(3, 2), (3,)]

@@ -28,12 +28,12 @@ class MultiHead(Rule):
         if call.step is None or any(
             len(call.input_shapes[place]) != 3
             for name in ("query", "value", "key")
-            for place in call.step.argument(name)
+            for place in call.places_of(name)
         ):
             call.freeze("is called in a way that is not followed")
             return [NONE] * len(call.output_shapes)
-        (one,), (two,) = (call.step.argument(n) for n in ("query", "value"))
-        three = (call.step.argument("key") or [two])[0]
+        (one,), (two,) = (call.places_of(n) for n in ("query", "value"))
+        three = (call.places_of("key") or [two])[0]
         places = (one, two, three)
         query, value, key = (call.inputs[place] for place in places)
         shapes = [call.input_shapes[place] for place in places]

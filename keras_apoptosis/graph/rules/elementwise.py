@@ -17,7 +17,7 @@ from keras_apoptosis.graph.rules.rule import (
     each_by_itself,
 )
 from keras_apoptosis.graph.trace import NONE, Call
-from keras_apoptosis.graph.units import Affine, Axes, Function, Unknown
+from keras_apoptosis.graph.units import Affine, Axes, Function, Sum, Unknown
 
 # What mixes the entries along one axis, by default the last.
 MIXING = (activations.softmax, activations.log_softmax, activations.sparsemax)
@@ -172,7 +172,8 @@ class Masking(Rule):
                 call.read(axes[last])
             else:
                 call.freeze("compares all of them with its mask_value")
-        return [axes]
+        # Masked steps become zero, whatever replaces a unit before them.
+        return [each_by_itself(call, axes, Sum())]
 
 
 def _mixing(call: Call, mixed: list[int]) -> list[Axes]:

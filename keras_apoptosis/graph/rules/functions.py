@@ -45,7 +45,7 @@ class Unequal(Rule):
     def trace(self, call: Call) -> Sequence[Axes]:
         values = [
             value
-            for value in call.step.filled([None] * len(call.inputs))[0]
+            for value in call.step.filled([None] * len(call.step.inputs))[0]
             if value is not None
         ]
         if len(call.inputs) > 1 or any(np.any(value) for value in values):
