@@ -7,6 +7,11 @@ import numpy as np
 
 from keras_apoptosis.backend.variables import peek
 
+# Names of the attributes that hold what Keras computes `layer.kernel` and
+# `layer.embeddings` from.
+KERNEL = "_kernel"
+EMBEDDINGS = "_embeddings"
+
 
 def kernel_of(layer: keras.Layer) -> keras.Variable | None:
     """Returns the variable that holds a layer's kernel.
@@ -20,7 +25,7 @@ def kernel_of(layer: keras.Layer) -> keras.Variable | None:
     Returns:
         The variable, or `None` if the layer is not built or has no kernel.
     """
-    for name in ("_kernel", "kernel"):
+    for name in (KERNEL, "kernel"):
         kernel = getattr(layer, name, None)
         if isinstance(kernel, keras.Variable):
             return kernel

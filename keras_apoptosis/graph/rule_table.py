@@ -6,11 +6,13 @@ from typing import Any
 
 import keras
 from keras import layers
-from keras.src import ops as functions  # Classes that `keras.ops` hides.
-from keras.src.applications.convnext import LayerScale
-from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from keras_apoptosis import layers as prunable
+from keras_apoptosis.backend.classes import (
+    CustomScaleLayer,
+    LayerScale,
+    functions,
+)
 from keras_apoptosis.graph.rules import (
     STATISTICS,
     ActivationLayer,

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from keras import activations, layers
-from keras.src import ops as functions  # Classes that `keras.ops` hides.
 
+from keras_apoptosis.backend.classes import functions
 from keras_apoptosis.graph.groups import Analysis
 from keras_apoptosis.graph.reading import Step
 from keras_apoptosis.graph.units import Affine, Function, Sum

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from keras import config
 
+from keras_apoptosis.backend.attention import has_output_shape, projections_of
+from keras_apoptosis.backend.kernels import KERNEL
 from keras_apoptosis.graph.rules.contraction import EinsumContraction
 from keras_apoptosis.graph.rules.rule import Rule, surfaced
 from keras_apoptosis.graph.trace import NONE, Call
@@ -25,6 +27,7 @@ class MultiHead(Rule):
 
     def trace(self, call: Call) -> Sequence[Axes]:
         layer = call.layer
+        inside = projections_of(layer)
         if call.step is None or any(
             len(call.input_shapes[place]) != 3
             for name in ("query", "value", "key")
@@ -41,9 +44,9 @@ class MultiHead(Rule):
             steps = [units for axis, units in axes.items() if axis == 1]
             call.freeze("attends over them", steps)
         grouped = hasattr(layer, "num_key_value_heads")
-        q = self._project(call, layer._query_dense, query, shapes[0])
-        k = self._project(call, layer._key_dense, key, shapes[2])
-        v = self._project(call, layer._value_dense, value, shapes[1])
+        q = self._project(call, inside.query, query, shapes[0])
+        k = self._project(call, inside.key, key, shapes[2])
+        v = self._project(call, inside.value, value, shapes[1])
         if grouped:
             # Each head of the keys serves several heads of the queries.
             repeats = layer.num_repeats
@@ -66,11 +69,11 @@ class MultiHead(Rule):
                 # JAX's fused attention wants values as wide as keys.
                 call.tie(q[3].labels, v[3].labels)
         call.tie(q[3].labels, k[3].labels)
-        for variable in (layer._query_dense._kernel, layer._query_dense.bias):
+        for variable in (getattr(inside.query, KERNEL), inside.query.bias):
             call.rescale(variable, q[3].labels, 0.5)
         call.read(Units(3, q[3].labels, q[3].sources))
-        if getattr(layer, "_gate_dense", None) is not None:
-            gate = self._project(call, layer._gate_dense, query, shapes[0])
+        if inside.gate is not None:
+            gate = self._project(call, inside.gate, query, shapes[0])
             call.tie(gate[2].labels, q[2].labels)
             call.tie(gate[3].labels, v[3].labels)
         labels = {2: q[2].labels, 3: v[3].labels}
@@ -79,9 +82,9 @@ class MultiHead(Rule):
             for axis, each in labels.items()
         }
         into = (*shapes[0][:2], *(each.size for each in labels.values()))
-        widths = layer._output_dense._kernel.shape[2:]
+        widths = getattr(inside.output, KERNEL).shape[2:]
         inner = call.inside(
-            layer._output_dense, [mixed], [into], [(*into[:2], *widths)]
+            inside.output, [mixed], [into], [(*into[:2], *widths)]
         )
         (made,) = EinsumContraction().trace(inner)
         steps = shapes[0][1], shapes[1][1]
@@ -90,7 +93,7 @@ class MultiHead(Rule):
         call.works(*steps, heads, v[3].labels)
         if grouped:
             self._as_wide_as(call, query, made[2].labels)
-        elif layer._output_shape is None:
+        elif not has_output_shape(layer):
             call.resize("output_shape", made[2].labels, _one_axis)
         else:
             for axis, units in made.items():
@@ -107,7 +110,7 @@ class MultiHead(Rule):
     def _project(
         self, call: Call, layer: Any, axes: Axes, shape: tuple
     ) -> dict[int, Units]:
-        widths = layer._kernel.shape[-2:]
+        widths = getattr(layer, KERNEL).shape[-2:]
         inner = call.inside(layer, [axes], [shape], [(*shape[:2], *widths)])
         names = {2: f"{layer.name}_heads", 3: f"{layer.name}_dim"}
         (made,) = EinsumContraction(names).trace(inner)

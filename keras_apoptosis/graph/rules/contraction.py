@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_apoptosis.backend.kernels import EMBEDDINGS, KERNEL
 from keras_apoptosis.graph.activations import is_homogeneous, is_linear
 from keras_apoptosis.graph.rules.rule import Rule, channel_axis
 from keras_apoptosis.graph.trace import NONE, Call
@@ -45,7 +46,7 @@ class Contraction(Rule):
     unit_axis: int
     input_axis: int
     size: str
-    kernel: str = "_kernel"
+    kernel: str = KERNEL
     bias: str = "bias"
     extra: Mapping[str, tuple[int | None, int | None]] = dataclasses.field(
         default_factory=dict
@@ -193,7 +194,9 @@ class Embedding(Rule):
             axis = len(call.input_shapes[0]) - 1
             units = _alone(call, axes, axis, "mixes them with what it reads")
             tied = layer.tie_weights
-            kernel = layer._embeddings if tied else layer.reverse_embeddings
+            kernel = (
+                getattr(layer, EMBEDDINGS) if tied else layer.reverse_embeddings
+            )
             if units is not None:
                 read = 1 if tied else 0
                 # A tied weight cannot take stand-ins: it makes units, too.
@@ -212,12 +215,12 @@ class Embedding(Rule):
         axis = len(call.output_shapes[0]) - 1
         labels = call.produce(
             layer.output_dim,
-            {"_embeddings": 1, "reverse_embeddings": 0},
+            {EMBEDDINGS: 1, "reverse_embeddings": 0},
             ["output_dim"],
         )
         if why:
             call.freeze_labels(why, labels)
-        produced = Produced(layer, "_embeddings", 1, None)
+        produced = Produced(layer, EMBEDDINGS, 1, None)
         return [{axis: call.emit(axis, labels, produced)}]
 
 
@@ -234,7 +237,7 @@ class EinsumContraction(Rule):
 
     def trace(self, call: Call) -> Sequence[Axes]:
         layer, (axes,) = call.layer, call.inputs
-        kernel, bias = layer._kernel, layer.bias
+        kernel, bias = getattr(layer, KERNEL), layer.bias
         shape = call.output_shapes[0]
         into, weight, out = _letters(layer.equation, len(call.input_shapes[0]))
         new = [each for each in out if each not in into]
@@ -262,7 +265,7 @@ class EinsumContraction(Rule):
             axis = out.index(letter)
             name = self.names.get(axis, letter if len(new) > 1 else None)
             made[letter] = call.produce(
-                shape[axis], {"_kernel": weight.index(letter)}, (), name
+                shape[axis], {KERNEL: weight.index(letter)}, (), name
             )
             own(letter, made[letter])
             first = len(shape) - len(layer.partial_output_shape)
@@ -298,7 +301,7 @@ class EinsumContraction(Rule):
         for letter, labels in made.items():
             axis = out.index(letter)
             simple = len(new) == 1 and (bias is None or len(bias.shape) == 1)
-            produced = Produced(layer, "_kernel", weight.index(letter), "bias")
+            produced = Produced(layer, KERNEL, weight.index(letter), "bias")
             result[axis] = activated(
                 call, axis, labels, produced if simple else Unknown()
             )
