@@ -225,11 +225,11 @@ TABLE = {
     ),
     "parts of uneven arrays": (
         lambda m: ka.distributed.shard((X, X[:3])),
-        "as many rows each, one for each sample. Received: [3, ",
+        "the same number of rows, one per sample. Received: [3, ",
     ),
     "no whole batch": (
         lambda m: ka.distributed.shuffled_batches(X[:3], batch_size=4),
-        "a whole batch: 4. Received: 3 samples",
+        "at least one batch: 4 samples. Received: 3 samples",
     ),
     "batch size of 2.5": (
         lambda m: ka.distributed.shuffled_batches(X, batch_size=2.5),

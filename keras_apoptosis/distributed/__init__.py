@@ -1,4 +1,4 @@
-"""Training with several workers, by Horovod; on one process, nothing."""
+"""Trains on several workers with Horovod; does nothing on one process."""
 
 from keras_apoptosis.distributed.broadcast import (
     BroadcastInitialState,

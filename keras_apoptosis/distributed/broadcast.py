@@ -1,4 +1,4 @@
-"""All workers start from the same state, and are watched to stay alike."""
+"""Starts all workers from the same state, and checks that they stay equal."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from keras_apoptosis.distributed.optimizer import all_reduce_of
 def broadcast_initial_state(model: keras.Model) -> None:
     """Gives all workers the weights and optimizer state of rank 0.
 
-    Seeds of dropout are among it, so ranks draw the same masks, each for its
-    own samples. Statistics of Prunable layers stay on rank 0 and start from
-    zero elsewhere: they are sums over all workers. From here on the state
-    that layers keep beside their weights, such as the moving averages of
+    This includes the seeds of dropout, so that ranks draw the same masks, each
+    for its own samples. Activation statistics of Prunable layers stay on rank
+    0 and start from zero elsewhere, since they are summed over all workers.
+    From then on, other state of layers, such as the moving averages of
     BatchNormalization, is averaged over the workers in each step.
 
     On one process it does nothing.
@@ -28,7 +28,8 @@ def broadcast_initial_state(model: keras.Model) -> None:
         model: A model compiled with a `ka.distributed.DistributedOptimizer`.
 
     Raises:
-        ValueError: If it is compiled with another optimizer, or not.
+        ValueError: If the model is not compiled, or compiled with another
+            optimizer.
         RuntimeError: On all ranks, if their models differ.
     """
     if collectives.size() == 1:
@@ -37,10 +38,11 @@ def broadcast_initial_state(model: keras.Model) -> None:
     if hook is None:
         raise ValueError(
             "Expected a model that is compiled with `ka.distributed."
-            "DistributedOptimizer(optimizer)`, also after it was loaded. "
+            "DistributedOptimizer(optimizer)`. A model that was loaded needs "
+            "it again. "
             f"Received: {type(getattr(model, 'optimizer', None)).__name__}"
         )
-    model.jit_compile = False  # XLA has no Horovod.
+    model.jit_compile = False  # XLA cannot compile Horovod's ops.
     step_hooks.settle(model)
     variables = [*model.variables, *model.optimizer.variables]
     collectives.assert_same(
@@ -48,7 +50,8 @@ def broadcast_initial_state(model: keras.Model) -> None:
             [str([(tuple(v.shape), v.dtype) for v in variables])]
         ),
         "the shapes of the model and its optimizer",
-        "All must build the same model, or resume from the same checkpoint.",
+        "All ranks must build the same model, or resume from the same "
+        "checkpoint.",
     )
     values = [ops.convert_to_numpy(each.value) for each in variables]
     values = collectives.broadcast(values, "initial_state")
@@ -63,12 +66,12 @@ def broadcast_initial_state(model: keras.Model) -> None:
 
 
 def moving_state(model: keras.Model) -> list[keras.Variable]:
-    """What layers keep of the data they see, beside their weights.
+    """Returns the moving averages that layers keep of the data.
 
-    Moving averages, in short. Not sums that are reduced when they are read,
-    nor frozen weights.
+    Sums that are reduced over the workers when they are read are not among
+    them, nor is anything of non-trainable layers.
     """
-    apart = set()
+    apart: set[int] = set()
     for layer in layers_inside(model):
         apart.update(map(id, getattr(layer, "statistics_variables", ())))
         if not layer.trainable:
@@ -81,7 +84,7 @@ def moving_state(model: keras.Model) -> list[keras.Variable]:
 
 
 def check_alike(model: keras.Model) -> None:
-    """Stops all workers unless their models are the same, to the last bit.
+    """Raises an error on all workers unless their models are equal, bit by bit.
 
     Raises:
         RuntimeError: On all ranks, if the weights differ.
@@ -92,18 +95,19 @@ def check_alike(model: keras.Model) -> None:
     collectives.assert_same(
         collectives.digest_of(ops.convert_to_numpy(v.value) for v in variables),
         "the model's weights",
-        "Something has changed them on some ranks only: a callback, code "
-        "under `is_primary()`, or memory that is broken.",
+        "Something changed them on some ranks only: a callback, code under "
+        "`is_primary()`, or faulty memory.",
     )
 
 
 class BroadcastInitialState(keras.callbacks.Callback):
-    """Lets all workers train the same model; the first of the callbacks.
+    """Makes all workers train the same model.
 
-    When training begins all ranks take over the state of rank 0, and must
-    have as many steps before them. At the end of each epoch, and of the
-    training, their weights are compared, bit by bit. A rank whose step waits
-    for others longer than the `timeout` of `ka.distributed.init` ends the job.
+    It must be the first of the callbacks. When training begins, all ranks take
+    over the state of rank 0, and their numbers of steps are compared. At the
+    end of each epoch, and of the training, their weights are compared, bit by
+    bit. A rank that waits for the others in a step for longer than the
+    `timeout` of `ka.distributed.init` ends the job.
 
     On one process it does nothing.
 
@@ -133,8 +137,8 @@ class BroadcastInitialState(keras.callbacks.Callback):
         collectives.assert_same(
             f"{steps} x {epochs}",
             "the number of steps and epochs",
-            "Each rank needs as many batches: `ka.distributed.shard` cuts "
-            "data evenly.",
+            "Each rank needs the same number of batches; "
+            "`ka.distributed.shard` splits data evenly.",
         )
         broadcast_initial_state(self.model)
 

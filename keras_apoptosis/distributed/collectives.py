@@ -1,12 +1,11 @@
-"""What the workers of a training know together: the seam for several ranks.
+"""Reduces, gathers and compares values over the workers of a training.
 
-On one process all of it is the identity, and Horovod is never imported. All
-code that decides anything about a model goes through these few functions:
-measurements are summed before they are read (`all_reduce_sum`,
-`all_reduce_max`), and what is about to be done is compared before it is done
-(`assert_same`). A method that measures by `statistics.probe.collect`,
-removes by `shrink` and masks by `set_mask` takes part without knowing of
-workers at all.
+On one process every function here is the identity, and Horovod is never
+imported. All code that decides something about a model uses them: measurements
+are summed before they are read (`all_reduce_sum`, `all_reduce_max`), and every
+change is compared before it is made (`assert_same`). A method that measures
+with `statistics.probe.collect`, removes units with `shrink` and masks weights
+with `set_mask` supports several workers without further code.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -22,7 +23,7 @@ import numpy as np
 
 from keras_apoptosis.distributed.watchdog import Watchdog
 
-# What launchers tell the processes they start of their number.
+# Variables by which launchers tell processes how many they are.
 _SIZES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 _horovod: Any = None  # `horovod.tensorflow`, once there are several workers.
@@ -34,13 +35,13 @@ _watchdog: Watchdog | None = None
 def init(timeout: float = 600.0) -> None:
     """Joins the other processes of a training; call it first in a script.
 
-    On one process it does nothing, with or without Horovod. With several,
-    each gets one GPU of its host, where there are any.
+    On one process it does nothing, with or without Horovod. Of several
+    processes each gets one GPU of its host, if there are any.
 
     Args:
-        timeout: Seconds > 0. A rank that keeps the others waiting for longer
-            ends the job. It must be longer than the longest time between
-            two steps in which ranks differ, such as one rank writing a file.
+        timeout: Number of seconds > 0. A rank that keeps the others waiting
+            for longer ends the job. It must be longer than anything that only
+            some ranks do between two steps, such as writing a file.
 
     Raises:
         ValueError: If `timeout` is not above 0.
@@ -72,7 +73,7 @@ def init(timeout: float = 600.0) -> None:
             )
         _started = True
         return
-    # Read by Horovod when it starts; what the user has set stays.
+    # Horovod reads these when it starts. What the user has set is kept.
     seconds = str(max(1, round(timeout)))
     warn = str(max(1, min(60, round(timeout / 2))))
     os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", seconds)
@@ -94,13 +95,13 @@ def init(timeout: float = 600.0) -> None:
     if horovod.size() > 1:
         _horovod = horovod
         name = f"Rank {horovod.rank()} of {horovod.size()}"
-        # Horovod's own error, which says more, has come by then.
+        # Later than Horovod's own error, which says more.
         _watchdog = Watchdog(name, 1.5 * timeout)
         _take_gpu(horovod.local_rank())
 
 
 def rank() -> int:
-    """The number of this process, from 0.
+    """Returns the number of this process, counted from 0.
 
     Raises:
         RuntimeError: If a launcher started several processes, and `init` was
@@ -111,7 +112,7 @@ def rank() -> int:
 
 
 def size() -> int:
-    """How many processes train together; 1 without a launcher.
+    """Returns how many processes train together: 1 without a launcher.
 
     Raises:
         RuntimeError: If a launcher started several processes, and `init` was
@@ -122,7 +123,7 @@ def size() -> int:
 
 
 def is_primary() -> bool:
-    """Whether this is the process that saves and prints: rank 0.
+    """Returns whether this process is rank 0, which saves and prints.
 
     Raises:
         RuntimeError: If a launcher started several processes, and `init` was
@@ -132,7 +133,7 @@ def is_primary() -> bool:
 
 
 def watchdog() -> Watchdog | None:
-    """What ends this process when it waits too long for others."""
+    """Returns the watchdog of this process, or `None` on one process."""
     return _watchdog
 
 
@@ -140,9 +141,9 @@ def watchdog() -> Watchdog | None:
 def alone() -> Iterator[None]:
     """Lets one rank measure, mask or shrink a model by itself.
 
-    Otherwise all ranks do it together, and a rank that does it alone waits
-    for the others until the time is out. It is for what only one rank does,
-    such as evaluating and shrinking further after the training.
+    Without it all ranks do this together, and a single rank would wait for the
+    others until the timeout. Use it for what only one rank does, such as
+    evaluating and shrinking the model further after the training.
 
     Example:
 
@@ -159,58 +160,77 @@ def alone() -> Iterator[None]:
 
 
 def together() -> bool:
-    """Whether there are other workers to reduce with and to agree with."""
-    return _horovod is not None and not _alone
+    """Returns whether there are other workers to reduce with.
+
+    Raises:
+        RuntimeError: If there are other workers that Horovod does not know.
+    """
+    if _alone:
+        return False
+    if _horovod is None:
+        _check_started()
+        _check_other_launchers()
+    return _horovod is not None
 
 
 def horovod() -> Any:
-    """`horovod.tensorflow`, for collectives inside the compiled step."""
+    """Returns `horovod.tensorflow`, for use inside the compiled step."""
     return _horovod
 
 
 def all_reduce_sum(values: Any, name: str) -> np.ndarray:
-    """The sum over all workers, in the type of the values.
+    """Returns the sum over all workers, in the type of the values.
 
     Args:
-        values: A NumPy array, of the same shape on all workers.
-        name: What it is; the same on all workers.
+        values: A NumPy array of the same shape on all workers.
+        name: A name for the operation, the same on all workers.
     """
     return _reduced(values, name, "Sum")
 
 
 def all_reduce_max(values: Any, name: str) -> np.ndarray:
-    """The maximum over all workers; see `all_reduce_sum`."""
+    """Returns the maximum over all workers; see `all_reduce_sum`."""
     return _reduced(values, name, "Max")
 
 
 def all_gather(value: Any, name: str) -> list[Any]:
-    """What each worker has, by rank: any object that can be pickled."""
+    """Returns the values of all workers, by rank.
+
+    Args:
+        value: Any object that can be pickled.
+        name: A name for the operation, the same on all workers.
+    """
     if not together():
         return [value]
-    with _watchdog.waiting():
+    with _waiting():
         return _horovod.allgather_object(value, name=f"keras_apoptosis.{name}")
 
 
 def broadcast(value: Any, name: str) -> Any:
-    """What rank 0 has: any object that can be pickled."""
+    """Returns the value of rank 0.
+
+    Args:
+        value: Any object that can be pickled.
+        name: A name for the operation, the same on all workers.
+    """
     if not together():
         return value
-    with _watchdog.waiting():
+    with _waiting():
         return _horovod.broadcast_object(
             value, root_rank=0, name=f"keras_apoptosis.{name}"
         )
 
 
 def assert_same(digest: str, name: str, hint: str = "") -> None:
-    """Stops all workers unless they are about to do the same.
+    """Raises an error on all workers unless all are about to do the same.
 
     Args:
         digest: What this worker is about to do, as a hash or short text.
-        name: What it is, for the error.
-        hint: What may be the cause, for the error.
+        name: What is compared, for the error message.
+        hint: A possible cause, for the error message.
 
     Raises:
-        RuntimeError: On every worker, if not all have the same.
+        RuntimeError: On every worker, if their digests differ.
     """
     everyone = all_gather((name, digest[:16]), "agree")
     if len(set(everyone)) > 1:
@@ -221,18 +241,18 @@ def assert_same(digest: str, name: str, hint: str = "") -> None:
             where.setdefault(said, []).append(f"rank {number}")
         groups = [f"{each} on {', '.join(w)}" for each, w in where.items()]
         raise RuntimeError(
-            f"Ranks differ in {name}, so the training cannot go on. {hint}"
+            f"Expected all ranks to agree on {name}. {hint}"
             f"{' ' if hint else ''}Received: {'; '.join(groups)}"
         )
 
 
-def digest_of(arrays: Any) -> str:
-    """A hash of the bits of arrays."""
+def digest_of(arrays: Iterable[Any]) -> str:
+    """Returns a hash of the bits of arrays."""
     state = hashlib.sha256()
     for each in arrays:
         value = np.ascontiguousarray(each)
         state.update(f"{value.dtype}{value.shape}".encode())
-        state.update(value.view("uint8") if value.ndim else value.tobytes())
+        state.update(np.atleast_1d(value).view("uint8").data)
     return state.hexdigest()
 
 
@@ -242,7 +262,7 @@ def _reduced(values: Any, name: str, operation: str) -> np.ndarray:
         return values
     import tensorflow as tf
 
-    with _watchdog.waiting():
+    with _waiting():
         found = _horovod.allreduce(
             tf.convert_to_tensor(values),
             op=getattr(_horovod, operation),
@@ -252,7 +272,7 @@ def _reduced(values: Any, name: str, operation: str) -> np.ndarray:
 
 
 def _launched() -> int:
-    """How many processes the launcher started, as far as it says."""
+    """Returns how many processes the launcher says it started."""
     return max(int(os.environ.get(name) or 1) for name in _SIZES)
 
 
@@ -260,14 +280,48 @@ def _check_started() -> None:
     launched = 1 if _started else _launched()
     if launched > 1:
         raise RuntimeError(
-            "Call `ka.distributed.init()` first, in the beginning of the "
-            f"script. Received: {launched} processes that know nothing of "
-            "each other"
+            "Call `ka.distributed.init()` at the beginning of the script. "
+            f"Received: {launched} processes that do not know of each other"
         )
 
 
+def _check_other_launchers() -> None:
+    """Raises an error if processes train together by other means.
+
+    They would not know of each other here, and remove different units.
+    """
+    for name, count in _other_processes().items():
+        if count > 1:
+            raise RuntimeError(
+                "Training on several processes needs Horovod and the "
+                "TensorFlow backend. For what one process does by itself, use "
+                f"`ka.distributed.alone()`. Received: {count} processes of "
+                f"`{name}`"
+            )
+
+
+def _other_processes() -> dict[str, int]:
+    """Returns how many processes other libraries have connected."""
+    found = {}
+    torch = sys.modules.get("torch.distributed")
+    if torch is not None and torch.is_available() and torch.is_initialized():
+        found["torch.distributed"] = torch.get_world_size()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        found["jax.distributed"] = jax.process_count()
+    return found
+
+
+def _waiting() -> AbstractContextManager[None]:
+    """Returns a context in which this process waits for the others."""
+    return (
+        contextlib.nullcontext() if _watchdog is None else _watchdog.waiting()
+    )
+
+
 def _take_gpu(number: int) -> None:
-    """Shows TensorFlow one of the host's GPUs only, and all of its memory."""
+    """Limits TensorFlow to one of the host's GPUs."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")

@@ -1,9 +1,9 @@
 """Builds and installs Horovod: `python -m keras_apoptosis.distributed.install`.
 
-Horovod 0.28.1, of 2023, is the last release, and does not build against
-today's TensorFlow as it is. One line of its build description has to go, which
-is done here on the unpacked source package. Gloo comes with it; MPI and NCCL
-are built in where they are found.
+Horovod 0.28.1, of 2023, is the last release. Its source package does not build
+against current versions of TensorFlow until one line is removed from its build
+description; this is done here on an unpacked copy. Gloo is always built in;
+MPI and NCCL where they are found.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 VERSION = "0.28.1"
-# What its setup.py and its launcher import, and does not declare in full:
-# setuptools brings `distutils`, which Python 3.12 has no more.
+# What Horovod's setup.py and launcher import, and declare only in part.
+# setuptools provides `distutils`, which Python 3.12 no longer has.
 NEEDED = ("cffi", "cloudpickle", "packaging", "psutil", "pyyaml")
 BUILD = ("setuptools", "wheel")
-# Programs without which nothing can be built, and Debian's packages of them.
+# Programs that the build needs, and the Debian packages that have them.
 TOOLS = {"g++": "g++", "cmake": "cmake", "make": "make"}
 # The ops for XLA are optional, and their source includes headers that
 # TensorFlow no longer ships. Horovod's other ops do not refer to them.
@@ -37,14 +37,14 @@ MPI_HINT = "apt-get install libopenmpi-dev openmpi-bin"
 
 
 class Failure(Exception):
-    """What is missing, or what went wrong, for people."""
+    """Stops the installation, with a message for people."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Installs Horovod, from a wheel of an earlier build where there is one.
+    """Installs Horovod, from the wheel of an earlier build if there is one.
 
     Args:
-        arguments: Of the command line; `None` for this process' own.
+        arguments: The command line; `None` for that of this process.
 
     Returns:
         The exit status.
@@ -80,13 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def patch(source: Path) -> None:
-    """Takes the ops for XLA out of the build.
+    """Removes the ops for XLA from the build.
 
     Args:
         source: The unpacked source package.
 
     Raises:
-        Failure: If they do not stand where they stood in 0.28.1.
+        Failure: If they are not where they are in 0.28.1.
     """
     file = source / "horovod" / "tensorflow" / "CMakeLists.txt"
     text = file.read_text()
@@ -105,18 +105,18 @@ def _tensorflow() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     raise Failure(
-        "It is built against TensorFlow, which is not installed for "
+        "Horovod is built against TensorFlow, which is not installed for "
         f"{sys.executable}. Install `keras-apoptosis[tensorflow]` first."
     )
 
 
 def _features() -> dict[str, dict[str, str]]:
-    """What is found beside Gloo, and the settings that build it in."""
+    """Returns what to build in beside Gloo, with the settings for it."""
     found = {}
     if shutil.which("mpicxx"):
         found["mpi"] = {"HOROVOD_WITH_MPI": "1"}
     else:
-        print(f"No MPI here (no mpicxx): without. To have it: {MPI_HINT}")
+        print(f"Building without MPI (no mpicxx found). To add it: {MPI_HINT}")
         found["nompi"] = {"HOROVOD_WITHOUT_MPI": "1"}
     home = os.environ.get("HOROVOD_NCCL_HOME", "/usr")
     headers = (Path(home) / "include" / "nccl.h").exists()
@@ -124,8 +124,8 @@ def _features() -> dict[str, dict[str, str]]:
         found["nccl"] = {"HOROVOD_GPU_OPERATIONS": "NCCL"}
     else:
         print(
-            "No NCCL here (no nvcc, or no nccl.h in HOROVOD_NCCL_HOME="
-            f"{home}): without, for CPUs"
+            "Building without NCCL, for CPUs (no nvcc found, or no nccl.h in "
+            f"HOROVOD_NCCL_HOME={home})"
         )
     return found
 
@@ -135,7 +135,7 @@ def _build(folder: Path, features: dict[str, dict[str, str]]) -> Path:
     if missing:
         packages = " ".join(TOOLS[tool] for tool in missing)
         raise Failure(
-            f"Building it needs {', '.join(missing)}, not found here. On "
+            f"Building Horovod needs {', '.join(missing)}. On "
             f"Debian and Ubuntu: apt-get install {packages}"
         )
     settings = {
@@ -143,16 +143,16 @@ def _build(folder: Path, features: dict[str, dict[str, str]]) -> Path:
         "HOROVOD_WITHOUT_PYTORCH": "1",
         "HOROVOD_WITHOUT_MXNET": "1",
         "HOROVOD_WITH_GLOO": "1",
-        # Its third-party parts ask for policies that CMake 4 has no more.
+        # Its third-party parts ask for policies that CMake 4 removed.
         "CMAKE_POLICY_VERSION_MINIMUM": "3.5",
         "MAKEFLAGS": f"-j{os.cpu_count()}",
     }
     for each in features.values():
         settings.update(each)
     _run(_pip("install", *BUILD, *NEEDED))
-    print("Building; this takes minutes", flush=True)
+    print("Building; this takes a few minutes", flush=True)
     with tempfile.TemporaryDirectory(prefix="horovod-") as temporary:
-        # Without isolation: the build must see the TensorFlow that is here.
+        # Without isolation: the build must see the installed TensorFlow.
         here = ("--no-deps", "--no-build-isolation")
         package = f"horovod=={VERSION}"
         source = ("--no-binary", ":all:", "--dest", temporary)
@@ -174,7 +174,9 @@ def _pip(command: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "pip", command, "--quiet", *arguments]
 
 
-def _run(command: Sequence[str], settings: dict[str, str] | None = None):
+def _run(
+    command: Sequence[str], settings: dict[str, str] | None = None
+) -> None:
     done = subprocess.run(
         command,
         env={**os.environ, **(settings or {})},
@@ -185,10 +187,11 @@ def _run(command: Sequence[str], settings: dict[str, str] | None = None):
     if done.returncode:
         said = "\n".join(done.stdout.splitlines()[-40:])
         raise Failure(
-            f"`{' '.join(map(str, command))}` failed; its last words:\n{said}\n"
-            "If the compiler was killed, memory is short: MAKEFLAGS=-j1. If "
-            "it misses headers of TensorFlow, this release of it is newer "
-            "than those tested: try tensorflow 2.21."
+            f"`{' '.join(map(str, command))}` failed. The end of its output:\n"
+            f"{said}\n"
+            "If the compiler was killed, memory is short: set MAKEFLAGS=-j1. "
+            "If headers of TensorFlow are missing, its release is newer than "
+            "those tested: try tensorflow 2.21."
         )
 
 

@@ -1,4 +1,4 @@
-"""A learning rate for the larger batch of several workers."""
+"""Scales the learning rate for the larger batch of several workers."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from keras_apoptosis.distributed import collectives
 
 
 class LearningRateScaling(keras.callbacks.Callback):
-    """Multiplies the learning rate by the number of workers, slowly.
+    """Multiplies the learning rate by the number of workers, with a warmup.
 
-    N workers with a batch each make one batch N times as large, with N times
-    fewer steps. The linear rule (Goyal et al., "Accurate, large minibatch
-    SGD", 2017) then takes N times the learning rate, and goes there in equal
-    steps over the first epochs, since the first steps would not bear it.
-    Adaptive optimizers often do with the square root of N: give `factor`.
+    The batches of N workers make up one batch N times as large, so that an
+    epoch has N times fewer steps. By the linear rule (Goyal et al., "Accurate,
+    large minibatch SGD", 2017) the learning rate is then N times as large. It
+    is raised in equal steps over the first epochs, since training could
+    diverge otherwise. For adaptive optimizers the square root of N is often
+    enough: pass it as `factor`.
 
-    The model is compiled with the rate for one process; on one process
-    nothing changes. After the warmup the rate is left to other callbacks.
+    Compile the model with the rate for one process; on one process nothing
+    changes. After the warmup the rate is left to other callbacks.
 
     Args:
-        warmup_epochs: Integer >= 0. How long it takes; 0 for at once.
-        factor: Float > 0. Instead of the number of workers.
+        warmup_epochs: Number >= 0. Length of the warmup; 0 for none.
+        factor: Float > 0, to use instead of the number of workers.
 
     Raises:
-        ValueError: If an argument is out of range; when training begins, if
-            the learning rate is a schedule of Keras, which cannot be scaled
-            from outside: scale its arguments by `ka.distributed.size()`.
+        ValueError: If an argument is out of range; or, when training begins,
+            if the learning rate is a Keras schedule, which cannot be scaled
+            from outside. Multiply its arguments by `ka.distributed.size()`.
 
     Example:
 
@@ -54,11 +55,11 @@ class LearningRateScaling(keras.callbacks.Callback):
         self._done = False
 
     def get_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Returns what a checkpoint stores."""
         return {"base": self._base, "done": self._done}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from what `get_state` gave."""
+        """Resumes from what `get_state` returned."""
         self._base, self._done = state["base"], state["done"]
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -68,8 +69,9 @@ class LearningRateScaling(keras.callbacks.Callback):
         rate = optimizer.get_config().get("learning_rate")
         if isinstance(rate, dict):
             raise ValueError(
-                "A schedule's learning rate cannot be scaled from outside: "
-                "multiply its arguments by `ka.distributed.size()`. "
+                "Expected a learning rate that is a number; a schedule cannot "
+                "be scaled from outside. Multiply its arguments by "
+                "`ka.distributed.size()` instead. "
                 f"Received: {rate.get('class_name')}"
             )
         if self._base is None:

@@ -1,4 +1,4 @@
-"""Logs that are the same on all workers."""
+"""Gives all workers the same logs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from keras_apoptosis.distributed import collectives
 class MetricAverage(keras.callbacks.Callback):
     """Averages the metrics of an epoch over the workers.
 
-    Each worker measures its own part of the data. Callbacks that decide by
-    the logs, such as `EarlyStopping`, must come after this one in the list, or
-    some workers would stop without the others. The parts should have the same
-    size, as those of `ka.distributed.shard`.
+    Each worker measures its own part of the data. Callbacks that act on the
+    logs, such as `EarlyStopping`, must come after this one in the list;
+    otherwise some workers would stop without the others. The parts should have
+    the same size, as those of `ka.distributed.shard` do.
 
     On one process it does nothing.
 

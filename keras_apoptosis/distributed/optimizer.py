@@ -1,4 +1,4 @@
-"""Gradients are averaged over the workers, inside the compiled step."""
+"""Averages gradients over the workers, inside the compiled step."""
 
 from __future__ import annotations
 
@@ -22,38 +22,40 @@ def DistributedOptimizer(
     compression: str = "none",
     backward_passes_per_step: int = 1,
 ) -> keras.Optimizer:
-    """Lets an optimizer update by the gradients of all workers.
+    """Makes an optimizer average gradients over all workers.
 
-    In each step, before anything else is done with them, gradients are
-    averaged over the workers: one grouped all-reduce inside the compiled
-    step. What comes after (loss scaling, clipping, weight decay, the hooks of
-    methods) sees the same on every worker.
+    In each step gradients are averaged first, by one grouped all-reduce inside
+    the compiled step. Everything that follows (loss scaling, clipping, weight
+    decay, the hooks of pruning methods) sees the same values on every worker.
 
-    The optimizer stays the same object of the same class: it is saved as it
-    is, so models load without Horovod. On one process nothing is reduced.
-    `BroadcastInitialState` must be among the callbacks of `fit`; without it
-    the first step raises an error.
+    The optimizer stays the same object of the same class and is saved as
+    usual, so that saved models load without Horovod. On one process it does
+    nothing. `BroadcastInitialState` must be one of the callbacks of `fit`;
+    without it the first step raises an error.
 
-    Horovod's ops rule XLA out for the training step, so the callback sets
-    the model's `jit_compile` to `False`.
+    XLA cannot compile Horovod's ops, so that callback sets the model's
+    `jit_compile` to `False`.
 
     Args:
-        optimizer: A Keras optimizer, before or after it was built.
-        compression: In what type gradients travel: `"none"` for their own, or
-            `"fp16"`, which halves float32 and rounds to three digits.
-        backward_passes_per_step: Integer >= 1. Weights are updated, and
-            gradients reduced, once in so many steps, by the mean of their
-            gradients. It is Keras' `gradient_accumulation_steps`. An epoch
-            should have a multiple of it: what is added up when a unit leaves
-            or a checkpoint is written is lost with several workers.
+        optimizer: A Keras optimizer, built or not.
+        compression: The type in which gradients are sent: `"none"` for their
+            own, or `"fp16"`, which halves the size of float32 and keeps about
+            three digits.
+        backward_passes_per_step: Integer >= 1. Gradients are reduced, and
+            weights updated, once every so many steps, by the mean of the
+            gradients of these steps: Keras' `gradient_accumulation_steps`.
+            The number of steps of an epoch should be a multiple of it: with
+            several workers, gradients accumulated so far are lost when units
+            are removed or a checkpoint is written.
 
     Returns:
         The same optimizer.
 
     Raises:
-        ValueError: If an argument is out of range, or the optimizer is
-            distributed already, or scales the loss or accumulates gradients
-            otherwise and `backward_passes_per_step` is above 1.
+        ValueError: If an argument is out of range; if the optimizer is
+            already distributed; or if `backward_passes_per_step` is above 1
+            and the optimizer scales the loss or already accumulates another
+            number of gradients.
         RuntimeError: If a launcher started several processes, and
             `ka.distributed.init()` was not called.
 
@@ -73,7 +75,7 @@ def DistributedOptimizer(
     passes = _passes(optimizer, backward_passes_per_step)
     if all_reduce_of(optimizer) is not None:
         raise ValueError(
-            "The optimizer is distributed already. "
+            "The optimizer is already distributed. "
             f"Received: optimizer={optimizer}"
         )
     if passes > 1:
@@ -88,12 +90,12 @@ class AllReduce(StepHook):
 
     Args:
         compression: See `DistributedOptimizer`.
-        passes: Steps for each update.
+        passes: Number of steps for each update.
 
     Attributes:
-        state: Further variables of the model to average in each step.
-            `None` until all workers start from the same state.
-        bytes: What a worker gives to the all-reduce in each update; known
+        state: Other variables of the model to average in each step.
+            `None` until all workers have the same state.
+        bytes: Number of bytes that a worker sends in each update; known
             once the step is traced.
     """
 
@@ -120,12 +122,12 @@ class AllReduce(StepHook):
                 "Add `ka.distributed.BroadcastInitialState()` to the callbacks "
                 "of `fit`, as the first; in a loop of your own call "
                 "`ka.distributed.broadcast_initial_state(model)`. Received: "
-                "a training step on workers that do not start alike"
+                "a training step on workers whose initial states may differ"
             )
         if self.passes == 1:
             return self._reduced(gradients)
-        # Keras adds up and divides by the number of passes what it is given:
-        # nothing but for the pass that updates, and then everything.
+        # Keras accumulates what it is given, and divides by the number of
+        # passes. Give it zeros, and the whole sum in the pass that updates.
         own = backend.weights_of(self.optimizer)
         places = {id(each): n for n, each in enumerate(own)}
         known = [n for n, each in enumerate(gradients) if each is not None]
@@ -152,10 +154,10 @@ class AllReduce(StepHook):
     def _reduced(self, gradients: list[Any]) -> list[Any]:
         horovod = collectives.horovod()
         known = [n for n, each in enumerate(gradients) if each is not None]
-        # Dense: those of embeddings come as rows with their indices, of which
-        # workers have different numbers.
+        # Dense: gradients of embeddings are indexed slices, of which workers
+        # have different numbers.
         values = [ops.convert_to_tensor(gradients[n]) for n in known]
-        # In one group, so that workers cannot order the parts differently.
+        # In one group, so that all workers reduce in the same order.
         found = horovod.grouped_allreduce(
             values,
             op=horovod.Average,
@@ -184,7 +186,7 @@ class AllReduce(StepHook):
 
 
 def all_reduce_of(optimizer: keras.Optimizer | None) -> AllReduce | None:
-    """What reduces the gradients of an optimizer, if anything does."""
+    """Returns the hook that reduces an optimizer's gradients, or `None`."""
     for hook in hooks_of(optimizer) if optimizer is not None else []:
         if isinstance(hook, AllReduce):
             return hook
@@ -196,12 +198,12 @@ def _passes(optimizer: keras.Optimizer, given: Any) -> int:
     passes = int(given)
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     steps = getattr(optimizer, "gradient_accumulation_steps", None)
-    # One that was loaded has its accumulators already.
+    # An optimizer that was loaded already has its accumulators.
     fits = steps == passes or (steps is None and not optimizer.built)
     if passes > 1 and (scales or not fits):
         raise ValueError(
-            "With `backward_passes_per_step` above 1 expected an optimizer "
-            "that does not scale the loss, and is new or has as many "
+            "With `backward_passes_per_step` above 1, expected an optimizer "
+            "that does not scale the loss, and is either new or has the same "
             f"`gradient_accumulation_steps`. Received: {passes} passes, "
             f"{type(optimizer).__name__} with gradient_accumulation_steps="
             f"{steps}"

@@ -1,4 +1,4 @@
-"""Each worker's part of the data: as many samples for each, none twice."""
+"""Splits data evenly over the workers."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from keras_apoptosis.distributed import collectives
 
 
 def shard(data: Any) -> Any:
-    """This worker's part of the data.
+    """Returns this worker's part of the data.
 
-    Every worker gets every N-th sample, and as many: what is left over, fewer
-    than N, is dropped, since a worker with more batches than the others would
-    wait for them. Batches of B samples on each worker, in order, are then the
-    batches of N · B samples of one process.
+    Each of N workers gets every N-th sample. The last samples, fewer than N,
+    are dropped so that all parts have the same size: a worker with more
+    batches than the others would wait for them forever. In order, batches of B
+    samples on each worker make up the batches of N · B samples of one process.
 
-    On one process the data are returned as they are.
+    On one process the data is returned unchanged.
 
     Args:
-        data: An array, or tuple, list or dictionary of arrays, of as many
-            rows; or a `tf.data.Dataset` of single samples, not batches.
+        data: An array, or a tuple, list or dictionary of arrays with the same
+            number of rows; or a `tf.data.Dataset` of single samples, not of
+            batches.
 
     Returns:
-        The same, smaller.
+        The part, in the same structure.
 
     Raises:
-        ValueError: If arrays have different lengths, or there are fewer
-            samples than workers; or a dataset does not know its length.
+        ValueError: If arrays have different lengths, if there are fewer
+            samples than workers, or if a dataset does not know its length.
 
     Example:
 
@@ -59,8 +60,8 @@ def _shard_dataset(data: Any, size: int, rank: int) -> Any:
     count = int(data.cardinality())
     if count == -2:
         raise ValueError(
-            "Expected a dataset that knows how many samples it has; apply "
-            "`tf.data.experimental.assert_cardinality(count)`. "
+            "Expected a dataset that knows its number of samples. Apply "
+            "`tf.data.experimental.assert_cardinality(count)` to it. "
             f"Received: {data}"
         )
     if count >= 0:
@@ -77,31 +78,32 @@ def shuffled_batches(
     seed: int = 0,
     first_epoch: int = 0,
 ) -> Iterator[Any]:
-    """Batches of arrays for `fit`, shuffled alike on all workers, without end.
+    """Iterates over shuffled batches, in the same order on all workers.
 
-    The order of an epoch depends on the seed and the epoch alone: not on the
-    number of workers, nor on what was trained before. So N workers see
-    together what one process sees alone, and a training that resumes goes on
-    with the batches that were next. (`fit` shuffles arrays itself in an order
-    that a resumed training cannot know.)
+    The order within an epoch depends on the seed and the epoch only, neither
+    on the number of workers nor on previous training. N workers together see
+    what one process sees, and a resumed training continues with the next
+    batches. (The order in which `fit` shuffles arrays itself cannot be
+    restored by a resumed training.) The iterator never ends.
 
     Args:
-        x: Array, or tuple, list or dictionary of arrays.
+        x: An array, or a tuple, list or dictionary of arrays.
         y: The same for the targets, or `None`.
-        batch_size: Integer > 0. Samples of the batch of all workers together,
-            a multiple of their number. What is left over at the end of an
-            epoch, less than a batch, is dropped.
+        batch_size: Integer > 0. Size of the batch of all workers together, a
+            multiple of their number. The last samples of an epoch, fewer than
+            a batch, are dropped.
         seed: Integer >= 0. The seed of the order.
-        first_epoch: Integer >= 0. The epoch it begins with: give `fit`'s
-            `initial_epoch`.
+        first_epoch: Integer >= 0. The epoch to begin with: the
+            `initial_epoch` of `fit`.
 
     Returns:
-        An iterator over this worker's part of each batch. Give `fit` its
-        `steps_per_epoch=len(x) // batch_size`.
+        An iterator over this worker's part of each batch. Pass
+        `steps_per_epoch=len(x) // batch_size` to `fit`.
 
     Raises:
-        ValueError: If arrays have different lengths, or there is no whole
-            batch, or it cannot be cut evenly.
+        ValueError: If arrays have different lengths, if there are fewer
+            samples than a batch has, or if `batch_size` is not a multiple of
+            the number of workers.
 
     Example:
 
@@ -150,7 +152,7 @@ def _rows(data: Any) -> int:
     }
     if len(counts) != 1 or -1 in counts:
         raise ValueError(
-            "Expected arrays with as many rows each, one for each sample. "
+            "Expected arrays with the same number of rows, one per sample. "
             f"Received: {sorted(counts)} rows"
         )
     return counts.pop()
@@ -159,6 +161,6 @@ def _rows(data: Any) -> int:
 def _check_enough(count: int, needed: int) -> None:
     if count < needed:
         raise ValueError(
-            "Expected at least one sample for each worker, and a whole batch: "
-            f"{needed}. Received: {count} samples"
+            "Expected at least one sample for each worker, and at least one "
+            f"batch: {needed} samples. Received: {count} samples"
         )

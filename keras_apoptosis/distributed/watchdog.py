@@ -1,4 +1,4 @@
-"""Ends a process that waits for others in vain."""
+"""Ends a process that waits too long for the others."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from collections.abc import Iterator
 class Watchdog:
     """Ends this process if it waits for too long.
 
-    Horovod sees a rank that is late while its own threads run, but not one
-    that is frozen, or whose host is gone under MPI: the others then wait in a
-    collective that nothing can interrupt. Launchers end the job when one of
-    its processes ends.
+    Horovod notices a rank that is late as long as the threads of that rank
+    run. It does not notice one that is frozen, or, under MPI, one whose host
+    is down: the others then wait in a collective that nothing can interrupt.
+    Launchers end the job when one of its processes ends.
 
     Args:
-        name: Who waits, for the error.
-        seconds: How long it may take.
+        name: Name of this process, for the error message.
+        seconds: Float > 0. How long a wait may take.
     """
 
     def __init__(self, name: str, seconds: float):
@@ -31,16 +31,16 @@ class Watchdog:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def begin(self) -> None:
-        """From now on others are waited for."""
+        """Starts the clock: this process waits for the others from now on."""
         self._since = time.monotonic()
 
     def end(self) -> None:
-        """They have come."""
+        """Stops the clock."""
         self._since = None
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Others are waited for inside."""
+        """Runs the clock within a context."""
         before = self._since
         self.begin()
         try:
@@ -56,9 +56,9 @@ class Watchdog:
                 continue
             print(
                 f"{self.name}: waited for {self.seconds:.0f} seconds for the "
-                "other ranks. One of them hangs or is gone, or the `timeout` "
-                "of `ka.distributed.init` is too short. Ending the job; this "
-                "is where this rank waited:",
+                "other ranks. One of them hangs or has died, or the `timeout` "
+                "of `ka.distributed.init` is too short. Ending the job. This "
+                "rank waited here:",
                 file=sys.stderr,
                 flush=True,
             )

@@ -186,6 +186,39 @@ def test_several_processes_without_horovod(monkeypatch):
         ka.distributed.init()
 
 
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_processes_that_another_library_connects(library, monkeypatch):
+    """They would remove different units, so nothing is done."""
+    if library == "torch":
+        distributed = pytest.importorskip("torch.distributed")
+        monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    else:
+        if keras.backend.backend() != "jax":
+            pytest.skip("JAX only")
+        monkeypatch.setattr("jax.process_count", lambda: 2)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, "relu", name="hidden"),
+            keras.layers.Dense(1),
+        ]
+    )
+    removal = ka.Removal({"hidden": [0]})
+    message = f"needs Horovod.*2 processes of `{library}.distributed`"
+    for act in (
+        lambda: ka.shrink(model, removal),
+        lambda: ka.unit_statistics(model, X),
+        lambda: ka.recalibrate(model, X),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            act()
+    assert model.get_layer("hidden").units == 8
+    with ka.distributed.alone():
+        ka.shrink(model, removal)
+    assert model.get_layer("hidden").units == 7
+
+
 def test_a_watchdog_ends_who_waits():
     script = """
 import time
