@@ -173,7 +173,7 @@ def test_ranks_that_differ_are_told():
         "metrics": "names of their metrics.* on rank 0, rank 1; .* on rank 2",
         "no_callback": "Add `ka.distributed.BroadcastInitialState",
         "no_optimizer": "compiled with `ka.distributed.DistributedOptimizer",
-        "twice": "distributed already",
+        "twice": "already distributed",
         "uneven": "multiple of the number of workers, 3",
     }.items():
         for rank in range(3):
