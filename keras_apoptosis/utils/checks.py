@@ -1,21 +1,26 @@
-"""Checks of arguments: errors say what was expected and what came."""
+"""Checks arguments: errors say what was expected and what was received."""
 
 from __future__ import annotations
 
 import math
 import numbers
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeGuard
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Returns whether a value is a real number, and not a boolean."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_that(name: str, value: Any, ok: bool, expected: str) -> None:
-    """Raises a `ValueError` unless a value is as it should be.
+    """Raises a `ValueError` unless a condition on an argument holds.
 
     Args:
-        name: What the argument is called.
-        value: What came.
-        ok: Whether it will do.
-        expected: What was expected, as in "to be above 0".
+        name: Name of the argument.
+        value: Its value.
+        ok: Whether the value is valid.
+        expected: What it was expected to be, as in "above 0".
 
     Example:
 
@@ -35,9 +40,9 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
     """Raises a `ValueError` unless a value is an integer, and large enough.
 
     Args:
-        name: What the argument is called.
-        value: What came.
-        least: The smallest that will do.
+        name: Name of the argument.
+        value: Its value.
+        least: The smallest valid value.
 
     Example:
 
@@ -57,9 +62,9 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     """Raises a `ValueError` unless a value is one of some names.
 
     Args:
-        name: What the argument is called.
-        value: What came.
-        choices: The names.
+        name: Name of the argument.
+        value: Its value.
+        choices: The valid names.
 
     Example:
 
@@ -80,8 +85,8 @@ def check_share(name: str, value: Any) -> None:
     """Raises a `ValueError` unless a value is from 0 to below 1.
 
     Args:
-        name: What the argument is called.
-        value: What came.
+        name: Name of the argument.
+        value: Its value.
 
     Example:
 
@@ -92,7 +97,7 @@ def check_share(name: str, value: Any) -> None:
     ValueError: Expected `min_gain` to be a number from 0 to below 1. Received:
     min_gain=1
     """
-    ok = isinstance(value, numbers.Real) and 0 <= value < 1
+    ok = is_number(value) and 0 <= value < 1
     check_that(name, value, ok, "a number from 0 to below 1")
 
 
@@ -100,8 +105,8 @@ def check_part(name: str, value: Any) -> None:
     """Raises a `ValueError` unless a value is above 0 and below 1.
 
     Args:
-        name: What the argument is called.
-        value: What came.
+        name: Name of the argument.
+        value: Its value.
 
     Example:
 
@@ -112,7 +117,7 @@ def check_part(name: str, value: Any) -> None:
     ValueError: Expected `final` to be a number above 0 and below 1. Received:
     final=0
     """
-    ok = isinstance(value, numbers.Real) and 0 < value < 1
+    ok = is_number(value) and 0 < value < 1
     check_that(name, value, ok, "a number above 0 and below 1")
 
 
@@ -120,8 +125,8 @@ def check_size(name: str, value: Any) -> None:
     """Raises a `ValueError` unless a value is finite and not negative.
 
     Args:
-        name: What the argument is called.
-        value: What came.
+        name: Name of the argument.
+        value: Its value.
 
     Example:
 
@@ -132,5 +137,5 @@ def check_size(name: str, value: Any) -> None:
     ValueError: Expected `tolerance` to be a finite number of at least 0.
     Received: tolerance=-0.1
     """
-    ok = isinstance(value, numbers.Real) and 0 <= value < math.inf
+    ok = is_number(value) and 0 <= value < math.inf
     check_that(name, value, ok, "a finite number of at least 0")

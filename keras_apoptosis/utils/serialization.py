@@ -1,4 +1,4 @@
-"""Plain data as text: what the state of a callback is made of."""
+"""Writes the state of callbacks as text, and reads it back."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 
 
 def to_json(value: Any) -> str:
-    """Text from which `from_json` makes the same value again.
+    """Returns a value as text that `from_json` reads.
 
     Args:
-        value: Dictionaries with text for keys, lists, tuples, NumPy arrays
-            and scalars, numbers, text and `None`, however nested.
+        value: Dictionaries whose keys are strings, lists, tuples, NumPy arrays
+            and scalars, numbers, strings and `None`, nested at will.
 
     Raises:
-        ValueError: If there is anything else in it.
+        ValueError: If the value contains anything else.
     """
     return json.dumps(_encoded(value))
 
 
 def from_json(text: str) -> Any:
-    """The value that `to_json` made the text of."""
+    """Returns the value that `to_json` has written."""
     return _decoded(json.loads(text))
 
 
@@ -44,8 +44,8 @@ def _encoded(value: Any) -> Any:
         # As pairs, so that no key can be taken for one of those above.
         return {"pairs": [[key, _encoded(each)] for key, each in value.items()]}
     raise ValueError(
-        "Expected state of plain data: dictionaries with text for keys, lists, "
-        "tuples, NumPy arrays, numbers and text. Received: "
+        "Expected a state of dictionaries whose keys are strings, lists, "
+        "tuples, NumPy arrays, numbers and strings. Received: "
         f"{value} (of type {type(value)})"
     )
 

@@ -1,4 +1,4 @@
-"""Plain-text tables."""
+"""Formats plain-text tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A plain-text table.
+    """Formats a plain-text table.
 
     Args:
         header: Names of the columns. Columns of numbers are aligned right.

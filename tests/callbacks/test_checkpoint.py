@@ -176,7 +176,7 @@ def test_a_failure_while_saving_leaves_the_last_file(tmp_path, monkeypatch):
     model, optimizer, method = apoptosis()
     model.compile(optimizer, "mse")
     method.get_state = lambda: {"not": object()}  # Cannot be written.
-    with pytest.raises(ValueError, match="plain data"):
+    with pytest.raises(ValueError, match="Expected a state of dictionaries"):
         model.fit(
             X,
             Y,
