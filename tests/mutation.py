@@ -36,38 +36,41 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_apoptosis"
 EQUIVALENTS = Path(__file__).parent / "mutation_equivalents.txt"
 
+SHRINK = "tests/surgery/test_shrink.py"
+EVERY = "tests/surgery/test_every_layer.py"
+CONVERSION = "tests/surgery/test_conversion.py"
+METHODS = (
+    "saliency_pruning",
+    "neuron_apoptosis",
+    "demon_pruning",
+    "synaptic_stripping",
+)
 # What is mutated (files or folders of the package), and the tests for it, in
 # the order in which they run: quick ones first.
 TARGETS: dict[str, tuple[str, ...]] = {
     "graph": (
         "tests/graph",
-        "tests/surgery/test_shrink.py",
-        "tests/surgery/test_every_layer.py",
+        SHRINK,
+        EVERY,
         "tests/surgery/test_random_architectures.py",
-        "tests/surgery/test_conversion.py",
+        CONVERSION,
     ),
     "surgery": (
-        "tests/surgery/test_shrink.py",
-        "tests/surgery/test_conversion.py",
+        SHRINK,
+        CONVERSION,
         "tests/surgery/test_training.py",
         "tests/surgery/test_subclassed.py",
         "tests/test_bad_input.py",
-        "tests/surgery/test_every_layer.py",
+        EVERY,
     ),
     "selection": (
         "tests/selection",
-        "tests/callbacks/test_neuron_apoptosis.py",
+        *(f"tests/callbacks/test_{name}.py" for name in METHODS),
     ),
-    "callbacks/neuron_apoptosis.py": (
-        "tests/callbacks/test_neuron_apoptosis.py",
-    ),
-    "callbacks/synaptic_stripping.py": (
-        "tests/callbacks/test_synaptic_stripping.py",
-    ),
-    "callbacks/saliency_pruning.py": (
-        "tests/callbacks/test_saliency_pruning.py",
-    ),
-    "callbacks/demon_pruning.py": ("tests/callbacks/test_demon_pruning.py",),
+    **{
+        f"callbacks/{name}.py": (f"tests/callbacks/test_{name}.py",)
+        for name in METHODS
+    },
 }
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -92,6 +95,8 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitAnd: ast.BitOr,
     ast.BitOr: ast.BitAnd,
 }
+# What may be dropped. Of expressions those that are no docstrings.
+STATEMENTS = (ast.Expr, ast.AugAssign, ast.Raise, ast.Continue, ast.Break)
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST]:
@@ -125,10 +130,8 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
     elif isinstance(node, ast.Return) and node.value is not None:
         if not isinstance(node.value, ast.Constant):
             yield ast.Return(ast.Constant(None))
-    elif (
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-    ) or isinstance(
-        node, (ast.AugAssign, ast.Raise | ast.Continue | ast.Break)
+    elif isinstance(node, STATEMENTS) and not isinstance(
+        getattr(node, "value", None), ast.Constant
     ):
         yield ast.Pass()
     elif isinstance(node, ast.ListComp | ast.GeneratorExp | ast.SetComp):
