@@ -65,7 +65,7 @@ BASELINES = {
     "early_snap": "snap",
     "early_crop": "cropit",
     "slimming": "normalization_scale",
-    "magnitude": "l2_norm",
+    "magnitude": "squared_norm",
 }
 
 

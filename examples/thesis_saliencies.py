@@ -36,15 +36,22 @@ class Comparison(keras.callbacks.Callback):
             self._compare_units()
             self._compare_weights()
 
+    def _criterion(self, name: str, granularity: str) -> ka.criteria.Criterion:
+        if name != "random":
+            return ka.criteria.get(name, granularity)
+        scores = functools.partial(
+            ka.criteria.random, granularity=granularity, seed=self._step
+        )
+        return ka.criteria.get(scores, granularity)
+
     def _compare_units(self, group: str = "fc1", share: float = 0.5) -> None:
         analysis = ka.graph.analyse(self.model)
         units = ReplacedUnits(analysis, groups=[group])
         means = units.means(self.sample)
         plain = units.losses(self.sample, means, {}).mean()
-        for name, criterion in ka.criteria.registry.UNITS.items():
-            if name == "random":
-                criterion = functools.partial(criterion, seed=self._step)
-            scores = criterion(self.model, self.sample).get(group)
+        for name in ka.criteria.names("units"):
+            criterion = self._criterion(name, "units")
+            scores = criterion.score(self.model, self.sample).get(group)
             if scores is None:  # This network has no normalization.
                 continue
             gone = np.zeros(scores.size)
@@ -59,14 +66,15 @@ class Comparison(keras.callbacks.Callback):
         weights = [
             keras.ops.convert_to_numpy(each) for each in derivatives.weights
         ]
-        for name, criterion in ka.criteria.registry.WEIGHTS.items():
+        for name in ka.criteria.names("weights"):
+            criterion = self._criterion(name, "weights")
             if name == "loss_change":  # A pass for each of 20,000 weights.
                 continue
-            if name == "random":
-                criterion = functools.partial(criterion, seed=self._step)
             flat = {
                 str(i): np.ravel(each)
-                for i, each in enumerate(criterion(self.model, self.sample))
+                for i, each in enumerate(
+                    criterion.score(self.model, self.sample)
+                )
             }
             count = budget.share_of(sum(w.size for w in weights), share)
             pruned = []

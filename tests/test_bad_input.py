@@ -373,11 +373,11 @@ TABLE = {
     ),
     "criterion of another structure": (
         lambda m: SALIENCY("magnitude", data=LABELLED),
-        "Expected a criterion of units, a function or one of",
+        "Expected a criterion of units: a function of a model and a sample",
     ),
     "unknown structure": (
         lambda m: SALIENCY(structure="layers", data=LABELLED),
-        "'weights' or 'units'. Received: structure='layers'",
+        "'units' or 'weights'. Received: granularity='layers'",
     ),
     "schedule that says no amount": (
         lambda m: SALIENCY(schedule=ka.schedules.Logarithmic(), data=X),
@@ -408,7 +408,7 @@ TABLE = {
             ),
             m,
         ),
-        "Received: NaN for 1 of 4 entries of 'one'",
+        "to score group 'one' by numbers. Received: NaN for 1 of 4 entries",
     ),
     "weight pruning of plain layers": (
         lambda m: fit(lambda: SALIENCY("magnitude", structure="weights"), m),

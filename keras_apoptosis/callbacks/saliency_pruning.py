@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_apoptosis import criteria
 from keras_apoptosis.backend import kernel_of, layers_inside
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
-from keras_apoptosis.criteria import registry
 from keras_apoptosis.graph import UnitGroup
 from keras_apoptosis.layers.weight_mask import WeightMask
 from keras_apoptosis.schedules import EventSchedule, Polynomial
@@ -40,7 +40,7 @@ class SaliencyPruning(ScheduledSurgery):
         criterion: The name of a criterion, or a function of a model and a
             sample that returns scores. For units
             `"mean_replacement_saliency"`, `"mean_replacement_penalty"`,
-            `"l1_norm"`, `"l2_norm"` or `"random"`; for weights
+            `"l1_norm"`, `"squared_norm"` or `"random"`; for weights
             `"magnitude"`, `"taylor"`, `"taylor2"`, `"hessian"`, the last
             three with `"absolute_"` before it, `"loss_change"` or
             `"random"`. See `ka.criteria`.
@@ -120,10 +120,8 @@ class SaliencyPruning(ScheduledSurgery):
             total_epochs=total_epochs,
             verbose=verbose,
         )
-        self.criterion = registry.criterion(criterion, structure)
-        self._labelled = isinstance(criterion, str) and (
-            criterion not in registry.BLIND
-        )
+        self.criterion = criteria.get(criterion, structure)
+        self._labelled = self.criterion.needs_labels
         if not _has_amount(schedule):
             raise ValueError(
                 "Expected `schedule` to say how much goes, as `ka.schedules."
@@ -134,7 +132,7 @@ class SaliencyPruning(ScheduledSurgery):
         check_choice("replacement", replacement, ("mean", "zero"))
         check_count("min_units", min_units)
         measured = structure == "units" and replacement == "mean"
-        if data is None and (measured or criterion not in registry.BLIND):
+        if data is None and (measured or self.criterion.needs_data):
             raise ValueError(
                 "Units and weights are judged, and means taken, on training "
                 "samples, and callbacks do not see the data of `fit`. Pass "
@@ -189,18 +187,14 @@ class SaliencyPruning(ScheduledSurgery):
     def _remove(self, share: float) -> tuple[Report | None, str]:
         sizes = {group.name: group.size for group in self.groups()}
         scores = {
-            name: np.asarray(each, "float64")
-            for name, each in self.criterion(self.model, self._read).items()
+            name: each
+            for name, each in self.criterion.score(
+                self.model, self._read
+            ).items()
             if name in sizes
         }
         if not scores:
             return None, "the criterion scores none of the groups"
-        for name, each in scores.items():
-            if each.shape != (sizes[name],):
-                raise ValueError(
-                    f"Expected the criterion to score the {sizes[name]} units "
-                    f"of group '{name}'. Received: shape {each.shape}"
-                )
         gone = {name: self._at_first[name] - sizes[name] for name in scores}
         if self.budget == "local":
             count: Any = {
@@ -223,19 +217,13 @@ class SaliencyPruning(ScheduledSurgery):
 
     def _mask(self, share: float) -> tuple[Report | None, str]:
         layers = self._masked_layers()
-        scores = self.criterion(self.model, self._read)
+        scores = self.criterion.score(self.model, self._read)
         weights = self.model.trainable_variables
-        if [np.shape(each) for each in scores] != [w.shape for w in weights]:
-            raise ValueError(
-                "Expected the criterion to score every weight: an array for "
-                "each of `model.trainable_variables`, of its shape. "
-                f"Received: {len(scores)} arrays for {len(weights)} variables"
-            )
         number = {id(weight): index for index, weight in enumerate(weights)}
         masks = {str(i): mask_of(layer) for i, layer in enumerate(layers)}
         flat = {}
         for name, layer in zip(masks, layers, strict=True):
-            score = np.asarray(scores[number[id(kernel_of(layer))]], "float64")
+            score = scores[number[id(kernel_of(layer))]]
             # What is masked stays so, and counts.
             flat[name] = np.where(masks[name], score, -np.inf).reshape(-1)
         count: Any = {n: share_of(each.size, share) for n, each in flat.items()}

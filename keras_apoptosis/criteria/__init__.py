@@ -6,12 +6,12 @@ from keras_apoptosis.criteria.gradient_flow import (
     snap,
 )
 from keras_apoptosis.criteria.random_scores import random
-from keras_apoptosis.criteria.registry import criterion
+from keras_apoptosis.criteria.registry import Criterion, get, names, register
 from keras_apoptosis.criteria.unit_saliency import (
     l1_norm,
-    l2_norm,
     mean_replacement_penalty,
     mean_replacement_saliency,
+    squared_norm,
 )
 from keras_apoptosis.criteria.weight_saliency import (
     hessian,
@@ -22,18 +22,21 @@ from keras_apoptosis.criteria.weight_saliency import (
 )
 
 __all__ = [
-    "criterion",
+    "Criterion",
     "cropit",
+    "get",
     "hessian",
     "l1_norm",
-    "l2_norm",
     "loss_change",
     "magnitude",
     "mean_replacement_penalty",
     "mean_replacement_saliency",
+    "names",
     "normalization_scale",
     "random",
+    "register",
     "snap",
+    "squared_norm",
     "taylor",
     "taylor2",
 ]

@@ -14,15 +14,18 @@ import keras
 import numpy as np
 
 from keras_apoptosis.backend import peek
-from keras_apoptosis.criteria.unit_saliency import check_labelled
+from keras_apoptosis.criteria.registry import register
+from keras_apoptosis.criteria.scores import UnitScores
+from keras_apoptosis.criteria.weight_saliency import check_labelled
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import analyse
 from keras_apoptosis.statistics import WeightDerivatives
-from keras_apoptosis.statistics.replaced_units import ReplacedUnits, UnitScores
+from keras_apoptosis.statistics.replaced_units import ReplacedUnits
 from keras_apoptosis.statistics.unit_weights import incoming_weights, per_unit
 from keras_apoptosis.training.penalty import scales_of
 
 
+@register("snap", needs_labels=True)
 def snap(
     model: keras.Model,
     data: Any,
@@ -81,6 +84,7 @@ def snap(
     }
 
 
+@register("cropit", needs_labels=True)
 def cropit(
     model: keras.Model,
     data: Any,
@@ -137,6 +141,7 @@ def cropit(
     return {g.name: abs(found[g.name]) for g in analysis.groups if g.removable}
 
 
+@register("normalization_scale")
 def normalization_scale(model: keras.Model, data: Any = None) -> UnitScores:
     """The absolute scale of the normalizations that a unit passes: `Σ|γ|`.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_apoptosis.criteria.registry import GRANULARITIES, register
 from keras_apoptosis.graph import analyse
 from keras_apoptosis.utils.checks import check_choice
 
@@ -15,7 +17,7 @@ def random(
     model: keras.Model,
     data: Any = None,
     *,
-    structure: str = "weights",
+    granularity: str = "weights",
     seed: int = 0,
 ) -> Any:
     """Scores from 0 to 1, the same for the same seed and sizes.
@@ -23,7 +25,7 @@ def random(
     Args:
         model: A built model.
         data: Not used.
-        structure: `"weights"` or `"units"`: what is scored.
+        granularity: `"weights"` or `"units"`: what is scored.
         seed: Integer.
 
     Returns:
@@ -32,7 +34,7 @@ def random(
         each group that may leave, by name.
 
     Raises:
-        ValueError: If `structure` is neither.
+        ValueError: If `granularity` is neither.
 
     Example:
 
@@ -40,10 +42,16 @@ def random(
     >>> [scores.shape for scores in ka.criteria.random(model)]
     [(4, 2), (2,)]
     """
-    check_choice("structure", structure, ("weights", "units"))
+    check_choice("granularity", granularity, GRANULARITIES)
     rng = np.random.default_rng(seed)
-    if structure == "weights":
+    if granularity == "weights":
         shapes = [each.shape for each in model.trainable_variables]
         return [rng.uniform(size=shape) for shape in shapes]
     groups = [each for each in analyse(model).groups if each.removable]
     return {each.name: rng.uniform(size=each.size) for each in groups}
+
+
+for _granularity in GRANULARITIES:
+    register("random", granularity=_granularity)(
+        functools.partial(random, granularity=_granularity)
+    )

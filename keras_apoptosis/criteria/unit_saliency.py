@@ -13,13 +13,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_apoptosis.criteria.registry import register
+from keras_apoptosis.criteria.scores import UnitScores
 from keras_apoptosis.criteria.weight_saliency import check_labelled
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import analyse
-from keras_apoptosis.statistics.replaced_units import ReplacedUnits, UnitScores
+from keras_apoptosis.statistics.replaced_units import ReplacedUnits
 from keras_apoptosis.statistics.unit_weights import incoming_kernels, per_unit
 
 
+@register("mean_replacement_penalty", needs_labels=True)
 def mean_replacement_penalty(
     model: keras.Model,
     data: Any,
@@ -72,6 +75,7 @@ def mean_replacement_penalty(
     return penalties(units, data, means, batch_size)
 
 
+@register("mean_replacement_saliency", needs_labels=True)
 def mean_replacement_saliency(
     model: keras.Model,
     data: Any,
@@ -129,6 +133,7 @@ def mean_replacement_saliency(
     }
 
 
+@register("l1_norm")
 def l1_norm(model: keras.Model, data: Any = None) -> UnitScores:
     """The sum of the absolute incoming weights of each unit (table 4.1).
 
@@ -154,7 +159,8 @@ def l1_norm(model: keras.Model, data: Any = None) -> UnitScores:
     return _norms(model, np.abs)
 
 
-def l2_norm(model: keras.Model, data: Any = None) -> UnitScores:
+@register("squared_norm")
+def squared_norm(model: keras.Model, data: Any = None) -> UnitScores:
     """The sum of the squared incoming weights of each unit (table 4.1).
 
     Args:
@@ -173,7 +179,7 @@ def l2_norm(model: keras.Model, data: Any = None) -> UnitScores:
     ...     keras.layers.Dense(1),
     ... ])
     >>> _ = model.layers[0].kernel.assign([[3.0, 1.0], [-4.0, 0.0]])
-    >>> ka.criteria.l2_norm(model)["hidden"].tolist()
+    >>> ka.criteria.squared_norm(model)["hidden"].tolist()
     [25.0, 1.0]
     """
     return _norms(model, np.square)
@@ -204,7 +210,14 @@ def penalties(
     }
 
 
-def _replaced(name, model, data, at, groups, loss) -> ReplacedUnits:
+def _replaced(
+    name: str,
+    model: keras.Model,
+    data: Any,
+    at: str,
+    groups: Iterable[str] | None,
+    loss: Any,
+) -> ReplacedUnits:
     check_labelled(name, data)
     analysis = analyse(model)
     wanted = [each.name for each in analysis.groups if each.removable]

@@ -7,19 +7,20 @@ the score, the more expendable the weight.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_apoptosis.backend import peek
+from keras_apoptosis.criteria.registry import register
+from keras_apoptosis.criteria.scores import WeightScores
 from keras_apoptosis.statistics import WeightDerivatives
 from keras_apoptosis.utils.checks import check_choice, check_size
 
-# One array for each of `model.trainable_variables`.
-WeightScores = list[np.ndarray]
 
-
+@register("magnitude", granularity="weights")
 def magnitude(model: keras.Model, data: Any = None) -> WeightScores:
     """The absolute value of each weight (table 2.1).
 
@@ -40,6 +41,7 @@ def magnitude(model: keras.Model, data: Any = None) -> WeightScores:
     return [abs(each) for each in _weights(model)]
 
 
+@register("taylor", granularity="weights", needs_labels=True)
 def taylor(
     model: keras.Model,
     data: Any,
@@ -86,6 +88,7 @@ def taylor(
     return _signed(scores, absolute)
 
 
+@register("taylor2", granularity="weights", needs_labels=True)
 def taylor2(
     model: keras.Model,
     data: Any,
@@ -140,6 +143,7 @@ def taylor2(
     return _signed(scores, absolute)
 
 
+@register("hessian", granularity="weights", needs_labels=True)
 def hessian(
     model: keras.Model,
     data: Any,
@@ -183,6 +187,7 @@ def hessian(
     return _signed(scores, absolute)
 
 
+@register("loss_change", granularity="weights", needs_labels=True)
 def loss_change(
     model: keras.Model,
     data: Any,
@@ -235,6 +240,14 @@ def loss_change(
     return scores
 
 
+for _function in (taylor, taylor2, hessian):
+    register(
+        f"absolute_{_function.__name__}",
+        granularity="weights",
+        needs_labels=True,
+    )(functools.partial(_function, absolute=True))
+
+
 def _weights(model: keras.Model) -> WeightScores:
     return [peek(each).astype("float64") for each in model.trainable_variables]
 
@@ -248,7 +261,14 @@ def _steps(model: keras.Model, perturbation: str) -> WeightScores:
     return [-np.sign(each) for each in weights]
 
 
-def _second_order(name, model, data, perturbation, loss, batch_size):
+def _second_order(
+    name: str,
+    model: keras.Model,
+    data: Any,
+    perturbation: str,
+    loss: Any,
+    batch_size: int,
+) -> tuple[WeightScores, WeightScores, WeightScores]:
     steps = _steps(model, perturbation)
     check_labelled(name, data)
     derivatives = WeightDerivatives(model, loss)

@@ -6,8 +6,8 @@ import pytest
 from keras import layers, ops
 
 import keras_apoptosis as ka
+from keras_apoptosis import criteria
 from keras_apoptosis.callbacks import SaliencyPruning
-from keras_apoptosis.criteria import registry
 
 schedules = ka.schedules
 RNG = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def kernels(model):
     ]
 
 
-@pytest.mark.parametrize("criterion", registry.UNITS)
+@pytest.mark.parametrize("criterion", criteria.names("units"))
 def test_units_leave_by_every_criterion(criterion):
     scales = criterion == "normalization_scale"
     model = network(normalized=scales)
@@ -65,7 +65,10 @@ def test_units_leave_by_every_criterion(criterion):
 
 @pytest.mark.parametrize(
     ("criterion", "budget"),
-    [*((name, "local") for name in registry.WEIGHTS), ("magnitude", "global")],
+    [
+        *((name, "local") for name in criteria.names("weights")),
+        ("magnitude", "global"),
+    ],
 )
 def test_weights_go_by_every_criterion(criterion, budget):
     model = network(prunable=True)
@@ -170,7 +173,9 @@ def test_masks_persist_and_training_goes_on():
 def test_a_polynomial_schedule():
     model = network()
     schedule = schedules.Polynomial(0.75, end=1.0, count=3, power=1)
-    history = fit(model, SaliencyPruning("l2_norm", schedule=schedule, data=X))
+    history = fit(
+        model, SaliencyPruning("squared_norm", schedule=schedule, data=X)
+    )
     assert history["units/one"] == [6, 4, 2]
 
 

@@ -157,7 +157,7 @@ def test_norms_by_hand():
     model = dense()
     kernel = np.array([[1.0, -2.0, 0.0, 3.0, 0.5]] * 4, "float32")
     model.get_layer("one").kernel.assign(kernel)
-    l1, l2 = ka.criteria.l1_norm(model), ka.criteria.l2_norm(model)
+    l1, l2 = ka.criteria.l1_norm(model), ka.criteria.squared_norm(model)
     np.testing.assert_allclose(l1["one"], [4, 8, 0, 12, 2])
     np.testing.assert_allclose(l2["one"], [4, 16, 0, 36, 1])
     assert list(l1) == ["one", "two"]
