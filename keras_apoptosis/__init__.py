@@ -21,6 +21,7 @@ from keras_apoptosis.surgery import (
     make_prunable,
     rebuild,
     shrink,
+    snapshot,
     strip_pruning,
 )
 from keras_apoptosis.training.recalibration import recalibrate
@@ -48,6 +49,7 @@ __all__ = [
     "schedules",
     "selection",
     "shrink",
+    "snapshot",
     "statistics",
     "strip_pruning",
     "unit_groups",

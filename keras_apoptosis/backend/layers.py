@@ -138,6 +138,8 @@ def _is_plain(value: Any) -> bool:
         return all(_is_plain(each) for each in value.values())
     if isinstance(value, (list, tuple)):
         return all(_is_plain(each) for each in value)
+    if type(value).__name__ == "TensorShape":  # Of TensorFlow, on TensorFlow.
+        return True
     return value is None or isinstance(
         value,
         (bool, int, float, str, np.ndarray, np.generic, keras.InputSpec),

@@ -4,13 +4,16 @@ from keras_apoptosis.surgery.conversion import make_prunable, strip_pruning
 from keras_apoptosis.surgery.removal import Removal, Replacement
 from keras_apoptosis.surgery.report import Report
 from keras_apoptosis.surgery.shrink import rebuild, shrink
+from keras_apoptosis.surgery.snapshot import Snapshot, snapshot
 
 __all__ = [
     "Removal",
     "Replacement",
     "Report",
+    "Snapshot",
     "make_prunable",
     "rebuild",
     "shrink",
+    "snapshot",
     "strip_pruning",
 ]

@@ -47,15 +47,15 @@ def resize(model: keras.Model, analysis: Analysis, plan: Plan) -> None:
             tensor = analysis.graph.tensors[key]
             undo.append(_shape_setter(tensor, tensor.shape))
             backend.set_shape(tensor, shape)
-        _refresh(model, touched)
+        refresh(model, touched)
     except BaseException:
         for step in reversed(undo):
             step()
-        _refresh(model, touched)
+        refresh(model, touched)
         raise
 
 
-def _refresh(model: keras.Model, touched: list[keras.Layer]) -> None:
+def refresh(model: keras.Model, touched: list[keras.Layer]) -> None:
     """Lets everything that keeps references of its own look again."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None:

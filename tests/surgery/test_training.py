@@ -363,3 +363,21 @@ def test_mixed_precision():
         assert all(v.dtype == "float32" for v in model.trainable_variables)
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def test_spectral_normalization_goes_on_in_fit():
+    """It keeps the shape of its kernel, of a type of TensorFlow's there."""
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.SpectralNormalization(keras.layers.Dense(8)),
+            keras.layers.Dense(3),
+        ]
+    )
+    model.compile("adam", "mse")
+    x, y = data_for(model)
+    model.fit(x, y, batch_size=16, verbose=0)
+    group = ka.unit_groups(model)[0].name
+    ka.shrink(model, ka.Removal({group: [0, 1, 2]}))
+    assert tuple(model.layers[0].kernel_shape) == (6, 5)
+    model.fit(x, y, batch_size=16, verbose=0)
