@@ -9,6 +9,7 @@ from keras_apoptosis import (
     schedules,
     selection,
     statistics,
+    targets,
 )
 from keras_apoptosis.accounting import flops, plot_history, report
 from keras_apoptosis.graph import UnitGroup, register_rule, unit_groups
@@ -52,6 +53,7 @@ __all__ = [
     "snapshot",
     "statistics",
     "strip_pruning",
+    "targets",
     "unit_groups",
     "unit_statistics",
 ]

@@ -20,6 +20,7 @@ ORDER = (
     "training",
     "surgery",
     "accounting",
+    "targets",
     "criteria",
     "selection",
     "callbacks",

@@ -1,0 +1,6 @@
+"""What a pruned model may cost at most."""
+
+from keras_apoptosis.targets.counts import Bytes, Flops, Parameters, Units
+from keras_apoptosis.targets.target import Target, as_targets
+
+__all__ = ["Bytes", "Flops", "Parameters", "Target", "Units", "as_targets"]

@@ -1,0 +1,63 @@
+"""Targets: shares or absolute numbers, checked, and serialized by Keras."""
+
+import copy
+import pickle
+
+import keras
+import pytest
+
+import keras_apoptosis as ka
+from keras_apoptosis.targets import as_targets
+
+TARGETS = [
+    ka.targets.Parameters(0.5),
+    ka.targets.Flops(1e6),
+    ka.targets.Units(20),
+    ka.targets.Bytes(0.25, of="training"),
+]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda each: each.name)
+def test_copies_pickles_and_serializes(target):
+    config = keras.saving.serialize_keras_object(target)
+    loaded = keras.saving.deserialize_keras_object(config)
+    for other in (loaded, copy.deepcopy(target), target.__reduce__ and target):
+        assert other == target
+    assert pickle.loads(pickle.dumps(target)) == target
+    assert hash(loaded) == hash(target)
+
+
+def test_a_share_is_of_the_model_as_it_was_and_a_number_is_absolute():
+    assert ka.targets.Parameters(0.25).limit(400) == 100
+    assert ka.targets.Parameters(250).limit(400) == 250
+
+
+def test_follows_a_schedule():
+    target = ka.targets.Flops(ka.schedules.LinearDegree(0.9, 0.5))
+    assert target.limit(100, progress=0.5) == pytest.approx(70)
+    assert target.limit(100) == 50
+
+
+@pytest.mark.parametrize("at_most", [0, 1, -3, float("nan"), "half", True])
+def test_anything_else_is_an_error(at_most):
+    with pytest.raises(ValueError, match="Received: at_most="):
+        ka.targets.Parameters(at_most)
+
+
+def test_a_schedule_is_checked_where_it_is_read():
+    target = ka.targets.Parameters(ka.schedules.LinearDegree(0.9, 0.0))
+    with pytest.raises(ValueError, match="Received: at_most="):
+        target.limit(100)
+
+
+def test_several_are_of_different_kinds():
+    assert as_targets(TARGETS) == tuple(TARGETS)
+    assert as_targets(TARGETS[0]) == (TARGETS[0],)
+    for wrong in (0.5, [], [0.5], [TARGETS[0], ka.targets.Parameters(3)]):
+        with pytest.raises(ValueError, match="Received: target="):
+            as_targets(wrong)
+
+
+def test_bytes_of_what():
+    with pytest.raises(ValueError, match="'weights' or 'training'"):
+        ka.targets.Bytes(0.5, of="file")
