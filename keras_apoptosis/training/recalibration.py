@@ -86,8 +86,8 @@ def recalibrate(
             result less exact where layers follow each other.
 
     Returns:
-        A `Recalibration`: which layers, from how many samples. It can be
-        printed.
+        A `Recalibration`, which can be printed: which layers, from how many
+        samples. Without any layer to recalibrate the data is not read.
 
     Raises:
         ValueError: If an argument is invalid, or if the data has no samples or
@@ -128,7 +128,8 @@ def recalibrate(
     refused: dict[keras.Layer, str] = {}
     backend.sync_from_jax(model)
     count = 0
-    for batch in batches(data, batch_size=batch_size, limit=samples):
+    stream = batches(data, batch_size=batch_size, limit=samples)
+    for batch in stream if gathered else ():
         count += len(keras.tree.flatten(batch)[0])
         # In the scope nothing that the model assigns reaches its variables.
         with contextlib.ExitStack() as stack:
