@@ -17,7 +17,7 @@ from keras_apoptosis.graph.units import FIXED
 
 @dataclasses.dataclass(frozen=True)
 class Capacity:
-    """How many parameters there are, and how many are active.
+    """Counts of parameters: all of them, and those that are active.
 
     Args:
         active: Those that are neither pruned nor attached to a dead unit.
@@ -115,7 +115,7 @@ def _count(
 def pruning_state(
     model: keras.Model,
 ) -> tuple[dict[int, keras.Variable], set[int]]:
-    """The variables that pruning itself has added to a model.
+    """Returns the variables that pruning itself has added to a model.
 
     Returns:
         The mask of each masked weight, by the weight's `id`, and the `id` of

@@ -17,7 +17,7 @@ TRAINING = 3
 
 @dataclasses.dataclass(frozen=True)
 class LayerCost:
-    """What one layer costs.
+    """The cost of one layer.
 
     Args:
         name: Path of the layer.
@@ -143,7 +143,7 @@ def layer_costs(model: keras.Model) -> list[LayerCost]:
 
 
 def cost_table(model: keras.Model) -> str:
-    """The costs of a model as a table, layer by layer.
+    """Formats the costs of a model as a table, layer by layer.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.

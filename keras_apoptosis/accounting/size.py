@@ -1,4 +1,4 @@
-"""How much of a model is gone, as the papers' tables count it."""
+"""Measures how much of a model was removed, as the papers' tables count it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = ("weights", "neurons", "flops")
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """What a model consists of.
+    """The size of a model.
 
     Args:
         neurons: Units, once for each activation that they pass on their way
@@ -33,7 +33,7 @@ class Size:
     flops: float
 
     def sparsity(self, whole: Size) -> dict[str, float]:
-        """The shares of a whole model that are gone, from 0 to 1, by kind."""
+        """Returns the removed shares of a whole model, from 0 to 1, by kind."""
         return {
             kind: 1 - getattr(self, kind) / max(1, getattr(whole, kind))
             for kind in KINDS
@@ -70,7 +70,7 @@ def size_of(model: keras.Model) -> Size:
 
 
 def size_after(analysis: Analysis, removal: Removal) -> Size:
-    """The size that a model would have after a removal."""
+    """Returns the size that a model would have after a removal."""
     neurons = 0
     for number, group in enumerate(analysis.groups):
         if group.removable:

@@ -111,7 +111,7 @@ def hessian_products(
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of tensors that the backend compiles, if it does.
+    """Compiles a function of tensors, on backends that can.
 
     Everything that changes between calls must be an argument.
 
@@ -133,7 +133,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def no_gradients() -> Iterator[None]:
-    """Nothing is recorded for a derivative within this context."""
+    """Records nothing for derivatives within this context."""
     if keras.backend.backend() == "torch":
         import torch
 
@@ -150,7 +150,9 @@ def _leaves(tensors: Sequence[Any]) -> list[Any]:
     return leaves
 
 
-def _tf_gradients(tape, target, tensors, vectors=None) -> list[Any]:
+def _tf_gradients(
+    tape: Any, target: Any, tensors: Any, vectors: Any = None
+) -> list[Any]:
     found = tape.gradient(
         target,
         tensors,
@@ -160,14 +162,17 @@ def _tf_gradients(tape, target, tensors, vectors=None) -> list[Any]:
     return [ops.convert_to_tensor(each) for each in found]
 
 
-def _gradients_on():
+def _gradients_on() -> Any:
     import torch
 
     return torch.enable_grad()
 
 
 def _torch_gradients(
-    target, tensors, vectors=None, create_graph=False
+    target: Any,
+    tensors: Sequence[Any],
+    vectors: Any = None,
+    create_graph: bool = False,
 ) -> list[Any]:
     import torch
 

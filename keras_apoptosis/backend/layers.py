@@ -43,19 +43,19 @@ def set_attributes(thing: Any, attributes: Mapping[str, Any]) -> None:
 
 
 def build_shapes(layer: keras.Layer) -> dict[str, Any] | None:
-    """The arguments that a layer's `build` was called with, or `None`."""
+    """Returns the arguments of a layer's `build`, or `None`."""
     return layer._build_shapes_dict
 
 
 def built_with(shapes: dict[str, Any] | None) -> dict[str, Any]:
-    """The attribute that records the arguments of a layer's `build`."""
+    """Returns the attribute that records the arguments of a layer's `build`."""
     return {"_build_shapes_dict": shapes}
 
 
 def pristine(
     layer: keras.Layer, changes: Mapping[tuple, Any], shapes: Any
 ) -> tuple[keras.Layer, list[tuple]]:
-    """A new layer of the same class, built but without values.
+    """Builds a new layer of the same class, without values.
 
     Args:
         layer: The layer to take after.
@@ -84,23 +84,23 @@ def pristine(
 def changed_config(
     config: Mapping[str, Any], changes: Mapping[tuple, Any]
 ) -> dict[str, Any]:
-    """A config with other entries, and without recorded build shapes.
+    """Changes entries of a config, and drops recorded build shapes.
 
     Args:
         config: The config; it is left as it is.
         changes: New entries, by path: keys of dictionaries and indices of
             lists.
     """
-    config = _without_build_shapes(config)
+    new: dict[str, Any] = _without_build_shapes(config)
     for (first, *rest), value in changes.items():
-        config[first] = _changed(config[first], rest, value)
-    return config
+        new[first] = _changed(new[first], rest, value)
+    return new
 
 
 def function_attributes(
     function: keras.Operation, changes: Mapping[tuple, Any]
 ) -> dict[str, Any]:
-    """Attributes of a function of a graph (no layer) with other settings.
+    """Returns changed attributes of a function of a graph (not a layer).
 
     Keras records the arguments it was made with, apart from its attributes.
 
@@ -108,7 +108,7 @@ def function_attributes(
         function: The operation.
         changes: New values, by path: the attribute's name and indices.
     """
-    new = {}
+    new: dict[str, Any] = {}
     for (name, *rest), value in changes.items():
         old = new.get(name, getattr(function, name))
         new[name] = _changed(old, rest, value)
@@ -119,7 +119,7 @@ def function_attributes(
 
 
 def plain_attributes(layer: keras.Layer) -> dict[str, Any]:
-    """Attributes of a layer that are plain data: numbers, shapes, specs."""
+    """Returns a layer's attributes that are numbers, shapes, specs and such."""
     return {
         name: value
         for name, value in layer.__dict__.items()

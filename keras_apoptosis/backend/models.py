@@ -11,7 +11,7 @@ from keras.src.models.functional import Functional
 
 
 def as_function(operation: Any) -> Any:
-    """The recorded function of a model, or `None` if it has none."""
+    """Returns the Functional graph of a model, or `None` if it has none."""
     if isinstance(operation, keras.Sequential):
         operation = operation._functional
     if isinstance(operation, keras.Model) and hasattr(
@@ -47,7 +47,7 @@ def flat_inputs(model: keras.Model, inputs: Any) -> list[Any]:
 
 
 def models_of(model: keras.Model) -> Iterator[keras.Model]:
-    """The model and all models nested in it, each once."""
+    """Iterates over the model and all models nested in it, each once."""
     inside = (
         layer
         for layer in layers_inside(model)
@@ -64,12 +64,12 @@ def models_of(model: keras.Model) -> Iterator[keras.Model]:
 
 
 def layers_inside(layer: keras.Layer) -> list[keras.Layer]:
-    """A layer or model and all layers in it, however deep."""
+    """Returns a layer or model and all layers nested in it."""
     return list(layer._flatten_layers())
 
 
 def seeds_of(model: keras.Model) -> list[keras.Variable]:
-    """The states of the random numbers of a model's layers, in order.
+    """Returns the states of a model's random seed generators, in order.
 
     Keras saves them with no model.
     """
@@ -81,13 +81,13 @@ def seeds_of(model: keras.Model) -> list[keras.Variable]:
 
 
 def direct_operations(model: keras.Model) -> list[keras.Operation]:
-    """The layers and functions of a model's config, input layers included."""
+    """Returns the operations in a model's config, input layers included."""
     if isinstance(model, keras.Sequential):
         return model._layers
     return model.operations
 
 
-def ordered_nodes(function) -> Iterator[Any]:
+def ordered_nodes(function: Any) -> Iterator[Any]:
     """Nodes that belong to the function, inputs first, without its inputs."""
     given = {id(tensor) for tensor in function.inputs}
     for _, nodes in sorted(function._nodes_by_depth.items(), reverse=True):

@@ -14,12 +14,12 @@ from keras_apoptosis.backend.layers import set_attributes
 
 
 def weights_of(optimizer: keras.Optimizer) -> list[keras.Variable]:
-    """The model's variables that an optimizer was built with, in order."""
+    """Returns the variables that an optimizer was built with, in order."""
     return list(optimizer._trainable_variables)
 
 
 def steps_of(optimizer: keras.Optimizer) -> keras.Variable:
-    """How often an optimizer was applied.
+    """Returns how often an optimizer was applied.
 
     Where it accumulates gradients, its `iterations` count updates instead.
     """
@@ -27,7 +27,7 @@ def steps_of(optimizer: keras.Optimizer) -> keras.Variable:
 
 
 def innermost(optimizer: keras.Optimizer) -> keras.Optimizer:
-    """The optimizer that updates weights: the one that another wraps."""
+    """Returns the optimizer that updates weights: the innermost one."""
     *_, last = with_inner(optimizer)
     return last
 
@@ -98,7 +98,7 @@ def reindex(optimizer: keras.Optimizer) -> None:
 
 
 def with_inner(optimizer: keras.Optimizer) -> Iterator[keras.Optimizer]:
-    """An optimizer and those that it wraps."""
+    """Returns an optimizer and those that it wraps."""
     yield optimizer
     for value in list(vars(optimizer).values()):
         for each in value if isinstance(value, (list, tuple)) else [value]:

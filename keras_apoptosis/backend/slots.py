@@ -20,7 +20,7 @@ from keras_apoptosis.backend.optimizers import (
 def slots_of(
     optimizer: keras.Optimizer, variables: Sequence[keras.Variable]
 ) -> list[tuple[keras.Variable, list[tuple[int, int] | None]]]:
-    """Which variables of an optimizer belong to which of the model.
+    """Finds an optimizer's variables that belong to each of some weights.
 
     It lets a fresh optimizer of the same class build itself on stand-ins
     whose shapes remember where each number comes from, so that it holds for
@@ -97,14 +97,16 @@ class _StandIn:
         self.shape = tuple(shape)
 
 
-def _add_stand_in(optimizer, shape, *args, **kwargs) -> _StandIn:
+def _add_stand_in(
+    optimizer: Any, shape: Sequence[int], *args: Any, **kwargs: Any
+) -> _StandIn:
     slot = _StandIn(shape)
     optimizer._track_variable(slot)
     return slot
 
 
 def _add_stand_in_from_reference(
-    optimizer, reference_variable, *args, **kwargs
+    optimizer: Any, reference_variable: Any, *args: Any, **kwargs: Any
 ) -> _StandIn:
     return _add_stand_in(optimizer, reference_variable.shape)
 
@@ -136,7 +138,7 @@ def clear_slots(
 
 
 def _start(optimizer: keras.Optimizer, slot: keras.Variable) -> float:
-    """The value with which a slot begins: 0 but for some accumulators.
+    """Returns the initial value of a slot: 0 except for some accumulators.
 
     With 0 in its accumulator Ftrl divides by it.
     """

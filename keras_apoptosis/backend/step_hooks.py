@@ -43,7 +43,7 @@ class StepHook:
 
     @property
     def steps(self) -> keras.Variable:
-        """How many steps were done, those that only gather gradients too.
+        """Number of steps done, those that only accumulate gradients included.
 
         Live in the compiled step: before the update it does not count the
         present step, after it does.
@@ -63,7 +63,7 @@ class StepHook:
     def before(
         self, gradients: list[Any], weights: list[keras.Variable]
     ) -> list[Any]:
-        """The gradients to use, called before the update.
+        """Returns the gradients to use; called before the update.
 
         Args:
             gradients: One for each of the weights; `None` for a weight that
@@ -76,7 +76,7 @@ class StepHook:
         return gradients
 
     def after(self, weights: list[keras.Variable]) -> None:
-        """Called after the update; it may assign the weights.
+        """Runs after the update; it may assign the weights.
 
         Args:
             weights: The weights, updated.
@@ -153,7 +153,7 @@ def settle(model: keras.Model) -> None:
 
 
 def hooks_of(optimizer: keras.Optimizer) -> list[StepHook]:
-    """The hooks of an optimizer, in the order they were attached."""
+    """Returns the hooks of an optimizer, in the order they were attached."""
     found: list[StepHook] = []
     for each in {id(o): o for o in _places(optimizer)}.values():
         apply = each.__dict__.get("apply")
@@ -214,7 +214,7 @@ def _bind(optimizer: keras.Optimizer, hooks: list[StepHook]) -> None:
 
 
 def _optimizer_of(model: keras.Model) -> keras.Optimizer:
-    """The model's optimizer, built, and with its values in the model."""
+    """Returns the model's optimizer, built, with JAX' values synchronized."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None:
         raise ValueError(
@@ -230,7 +230,7 @@ def _optimizer_of(model: keras.Model) -> keras.Optimizer:
 def _places(
     optimizer: keras.Optimizer,
 ) -> tuple[keras.Optimizer, keras.Optimizer]:
-    """Where hooks are: on the optimizer that updates, and on the outermost."""
+    """Returns where hooks can be: on the innermost and outermost optimizer."""
     return backend.innermost(optimizer), optimizer
 
 

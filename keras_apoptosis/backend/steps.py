@@ -42,7 +42,7 @@ def forget_compiled(model: keras.Model) -> None:
 
 
 def distribution_of(model: keras.Model) -> Any:
-    """What distributes the model over devices, or `None`."""
+    """Returns what distributes the model over devices, or `None`."""
     if keras.distribution.distribution() is not None:
         return keras.distribution.distribution()
     strategy = getattr(model, "_distribute_strategy", None)

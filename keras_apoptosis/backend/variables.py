@@ -18,7 +18,7 @@ def resize_variable(variable: keras.Variable, value: np.ndarray) -> None:
 
 
 def peek(variable: keras.Variable) -> np.ndarray:
-    """The value of a variable, to read only: not copied where possible."""
+    """Returns the value of a variable, read-only: not copied where possible."""
     value = variable.value
     if keras.backend.backend() == "torch" and variable.dtype != "bfloat16":
         return value.detach().cpu().numpy()
@@ -32,7 +32,7 @@ def snapshot(variable: keras.Variable) -> Callable[[], None]:
 
 
 def _new_value(variable: keras.Variable, value: np.ndarray) -> Any:
-    """`value` in the form in which the backend keeps a variable's value."""
+    """Converts a value to the form in which the backend keeps a variable's."""
     holder = variable._value
     variable._initialize(_tensor(variable, value))
     made, variable._value = variable._value, holder

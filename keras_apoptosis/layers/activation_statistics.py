@@ -10,6 +10,7 @@ import numpy as np
 from keras import activations, ops
 
 from keras_apoptosis.backend import unlocked
+from keras_apoptosis.layers.mixin import LayerMixin
 from keras_apoptosis.layers.unit_statistics import UnitStatistics
 from keras_apoptosis.utils.checks import check_size
 
@@ -28,7 +29,7 @@ NON_NEGATIVE = (
 )
 
 
-class ActivationStatistics:
+class ActivationStatistics(LayerMixin):
     """Mixin: a layer that keeps statistics of its output, per unit.
 
     It stands before a Keras layer with an `activation` in the list of bases;
@@ -63,10 +64,10 @@ class ActivationStatistics:
         check_size("activity_tolerance", activity_tolerance)
         self.track_statistics = bool(track_statistics)
         self.activity_tolerance = float(activity_tolerance)
-        self.statistics_count = None
-        self.statistics_total = None
-        self.statistics_max_abs = None
-        self.statistics_active = None
+        self.statistics_count: Any = None
+        self.statistics_total: Any = None
+        self.statistics_max_abs: Any = None
+        self.statistics_active: Any = None
 
     @property
     def unit_axis(self) -> int:
@@ -86,7 +87,7 @@ class ActivationStatistics:
 
     @property
     def statistics(self) -> UnitStatistics | None:
-        """What was seen since the last reset; `None` without tracking."""
+        """The statistics since the last reset; `None` without tracking."""
         if not self.statistics_variables:
             return None
         count, total, max_abs, active = (

@@ -10,7 +10,7 @@ from keras_apoptosis.layers.prunable_kernel import PrunableKernel
 
 
 class PrunableConv(PrunableKernel):
-    """What the three ranks share. A unit is an output channel."""
+    """Base of the three ranks. A unit is an output channel."""
 
     @property
     def unit_axis(self) -> int:

@@ -1,4 +1,4 @@
-"""What prunable layers with a kernel have in common."""
+"""The common base of prunable layers with a kernel."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ class PrunableKernel(WeightMask, ActivationStatistics):
             variable.assign(store[variable.name])
 
     def _added_variables(self) -> list[keras.Variable]:
-        mask = [] if self.kernel_mask is None else [self.kernel_mask]
-        return mask + self.statistics_variables
+        added = [self.kernel_mask, *self.statistics_variables]
+        return [each for each in added if each is not None]

@@ -1,4 +1,4 @@
-"""What is known of how the units of a layer were active."""
+"""Statistics of the activations of a layer's units."""
 
 from __future__ import annotations
 

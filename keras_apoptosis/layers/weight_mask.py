@@ -9,9 +9,10 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis.backend import unlocked
+from keras_apoptosis.layers.mixin import LayerMixin
 
 
-class WeightMask:
+class WeightMask(LayerMixin):
     """Mixin: a kernel of which some entries are off.
 
     It stands before a Keras layer with a `kernel` in the list of bases. The
@@ -32,7 +33,7 @@ class WeightMask:
     def __init__(self, *args: Any, masked: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.masked = bool(masked)
-        self.kernel_mask = None
+        self.kernel_mask: Any = None
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)

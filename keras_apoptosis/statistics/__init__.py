@@ -1,4 +1,4 @@
-"""What units do on data, and what the loss makes of them and of weights."""
+"""Statistics of units on data, and derivatives of the loss."""
 
 from keras_apoptosis.statistics.moments import Moments
 from keras_apoptosis.statistics.streaming import batches

@@ -12,7 +12,7 @@ from keras import ops
 def sample_losses(
     model: keras.Model, loss: Any = None
 ) -> Callable[[Any, Any, Any], Any]:
-    """What gives the loss of each sample of a batch.
+    """Returns a function that computes the loss of each sample of a batch.
 
     It is the data's part of the loss that `fit` minimizes: regularizers are
     not in it.

@@ -197,7 +197,7 @@ class Moments:
         return self._active.copy()
 
     def _measure(self, values: Any, shift: np.ndarray) -> tuple:
-        """Sum, sum of products, largest value and activity of some rows."""
+        """Computes sum, products, largest value and activity of some rows."""
         values, near, xp = _near(values, shift)
         if self.gram:
             square = xp.matmul(xp.transpose(near), near)
@@ -216,7 +216,7 @@ class Moments:
         return np.outer(vector, vector) if self.gram else vector**2
 
     def _centred(self) -> np.ndarray:
-        """Sums of products around the mean."""
+        """Returns the sums of products around the mean."""
         self._check_count()
         return self._square - self._product(self._sum) / self.count
 
@@ -229,7 +229,7 @@ class Moments:
 
 
 def _near(values: Any, shift: np.ndarray) -> tuple[Any, Any, Any]:
-    """The values, the same around the shift in float32, and who computes.
+    """Returns the values, those around the shift in float32, and a namespace.
 
     On a CPU that is NumPy: as fast as the backends, and it has nothing to
     compile for each new shape as JAX has. Elsewhere values stay where they

@@ -1,4 +1,4 @@
-"""What the units of a model do on a sample: for models of plain layers."""
+"""Measures the activations of a model's units on a sample."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Point:
         return {key for key, *_ in self.parts}
 
     def values(self, tensors: dict[int, Any]) -> Iterator[Any]:
-        """Arrays of shape `(samples, units)`, from the computed tensors."""
+        """Iterates over arrays of shape `(samples, units)` from the tensors."""
         for key, axis, places, compute in self.parts:
             value = tensors[key]
             if compute is not None:
@@ -112,7 +112,7 @@ class Point:
 
 
 def post_points(analysis: Analysis, number: int) -> list[Point]:
-    """The observation points of a group that can be measured."""
+    """Returns the observation points of a group that can be measured."""
     group = analysis.groups[number]
     points = []
     for observation in group.observations:
@@ -129,7 +129,7 @@ def post_points(analysis: Analysis, number: int) -> list[Point]:
 
 
 def pre_points(analysis: Analysis, number: int) -> list[Point]:
-    """Where the producers of a group have not applied their activation."""
+    """Returns the points of a group before the producers' activations."""
     group = analysis.groups[number]
     points = []
     for block in analysis.trace.blocks:

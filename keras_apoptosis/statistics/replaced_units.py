@@ -7,7 +7,7 @@ bias propagation does; the derivative at p = 0 is its first-order estimate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -78,7 +78,7 @@ class ReplacedUnits:
     def means(
         self, data: Any, batch_size: int = 512
     ) -> dict[str, dict[str, np.ndarray]]:
-        """The mean of each unit: for each group, and each point of it.
+        """Returns the mean of each unit, by group and observation point.
 
         Args:
             data: The sample; labels are not needed.
@@ -130,7 +130,7 @@ class ReplacedUnits:
         replaced: Mapping[str, np.ndarray],
         batch_size: int = 512,
     ) -> np.ndarray:
-        """The loss of each sample with units replaced.
+        """Computes the loss of each sample with units replaced.
 
         Args:
             data: The sample, with labels.
@@ -163,7 +163,7 @@ class ReplacedUnits:
         points: Iterable[Point],
         batch_size: int = 512,
     ) -> dict[str, dict[str, np.ndarray]]:
-        """What other points see of units that are replaced by constants.
+        """Computes what other points receive from units replaced by constants.
 
         Args:
             data: The sample; labels are not needed.
@@ -246,12 +246,16 @@ class ReplacedUnits:
             for name in self.groups
         }
 
-    def _batches(self, data: Any, batch_size: int):
+    def _batches(
+        self, data: Any, batch_size: int
+    ) -> Iterator[tuple[tuple, int]]:
         for x, y, weights in labelled_batches(data, batch_size):
             state = [variable.value for variable in self._variables]
             yield (state, x, y, weights), len(keras.tree.flatten(x)[0])
 
-    def _slopes(self, parts, sums, constants, *rest):
+    def _slopes(
+        self, parts: dict, sums: dict, constants: Mapping, *rest: Any
+    ) -> tuple[dict, dict]:
         names = list(parts)
         tensors = [parts[name] for name in names]
         tensors += [sums[name] for name in names]
@@ -270,7 +274,16 @@ class ReplacedUnits:
             dict(zip(names, found[half:], strict=True)),
         )
 
-    def _sample_losses(self, parts, sums, constants, state, x, y, weights):
+    def _sample_losses(
+        self,
+        parts: dict,
+        sums: dict | None,
+        constants: Mapping,
+        state: Sequence[Any],
+        x: Any,
+        y: Any,
+        weights: Any,
+    ) -> Any:
         graph = self.analysis.graph
         mapping = list(zip(self._variables, state, strict=True))
         edits = self._edits(parts, sums, constants)
@@ -280,7 +293,9 @@ class ReplacedUnits:
             predictions = outputs[0] if len(outputs) == 1 else outputs
             return self._losses(y, predictions, weights)
 
-    def _edits(self, parts, sums, constants) -> dict[Place, Callable]:
+    def _edits(
+        self, parts: dict, sums: dict | None, constants: Mapping
+    ) -> dict[Place, Callable]:
         def edit_of(sites: list[_Site]) -> Callable[[Any], Any]:
             def edit(value: Any) -> Any:
                 for site in sites:
@@ -314,14 +329,14 @@ class _Site:
         self.places = places
 
     def replaced(self, value: Any, part: Any, added: Any, constant: Any) -> Any:
-        """`value + part (constant − value) + added`, for these units."""
+        """Returns `value + part (constant − value) + added` for these units."""
         part = self._spread(part, value)
         constant = self._spread(constant[None], value)
         value = value + part * (constant - value)
         return value if added is None else value + self._spread(added, value)
 
     def _spread(self, rows: Any, like: Any) -> Any:
-        """Rows of one number a unit, at the units' places in a tensor."""
+        """Places rows of one number per unit along the axis of the units."""
         rows = ops.cast(rows, like.dtype)
         axis = self.axis % len(like.shape)
         size = like.shape[axis]

@@ -85,7 +85,7 @@ def labelled_batches(
 
 
 def sample_of(data: Any, limit: int) -> Any:
-    """The first samples of data, in memory, to be read again and again.
+    """Loads the first samples of data into memory, to be read repeatedly.
 
     Args:
         data: Labelled or not; see `batches`.
@@ -115,18 +115,18 @@ def _stream(
     limit: int | None,
     part: Callable[[Any], Any],
 ) -> Iterator[Any]:
-    """Batches of the part of each item that is wanted."""
+    """Iterates over batches, of the wanted part of each item."""
     check_count("batch_size", batch_size)
     if limit is not None:
         check_count("limit", limit)
 
     def listed(item: Any) -> Any:
-        """The part, where a list is meant as a tuple."""
+        """Returns the part of an item, of which a list is meant as a tuple."""
         return part(tuple(item) if isinstance(item, list) else item)
 
     if _is(data, "tensorflow", "data.Dataset"):
         _refuse_endless(int(data.cardinality()) == -1, limit, data)
-        stream = map(part, data.as_numpy_iterator())
+        stream: Iterator[Any] = map(part, data.as_numpy_iterator())
     elif isinstance(data, keras.utils.PyDataset):
         count = data.num_batches
         _refuse_endless(count is None, limit, data)
@@ -143,7 +143,7 @@ def _stream(
 
 
 def lasting(data: Any, samples: int) -> Any:
-    """What can be read again and again: of an iterator, its samples.
+    """Returns data that can be read repeatedly: of an iterator, its samples.
 
     Args:
         data: The sample; see `batches`.
@@ -190,7 +190,7 @@ def _items(data: Any, count: int | None) -> Iterator[Any]:
 
 
 def _inputs(item: Any) -> Any:
-    """The `x` of what `fit` takes as `x`, `(x,)`, `(x, y)` and so on."""
+    """Returns the `x` of `x`, `(x,)`, `(x, y)` and so on, as `fit` does."""
     if not isinstance(item, tuple):
         return item
     if not 1 <= len(item) <= 3:
@@ -203,7 +203,7 @@ def _inputs(item: Any) -> Any:
 
 
 def _labelled(item: Any) -> tuple[Any, ...]:
-    """`(x, y)` or `(x, y, sample_weight)`."""
+    """Returns an item as `(x, y)` or `(x, y, sample_weight)`."""
     parts = item if isinstance(item, tuple) else (item,)
     while parts and parts[-1] is None:
         parts = parts[:-1]
@@ -233,11 +233,12 @@ def _size(inputs: Any) -> int:
 
 
 def _cut(inputs: Any, start: int, stop: int) -> Any:
-    return keras.tree.map_structure(
+    def cut(leaf: Any) -> Any:
         # A DataFrame counts rows through `iloc` only.
-        lambda leaf: getattr(leaf, "iloc", leaf)[start:stop],
-        inputs,
-    )
+        rows: Any = getattr(leaf, "iloc", leaf)
+        return rows[start:stop]
+
+    return keras.tree.map_structure(cut, inputs)
 
 
 def _to_array(leaf: Any) -> Any:
@@ -253,7 +254,7 @@ def _to_array(leaf: Any) -> Any:
 
 
 def _is(value: Any, module: str, name: str) -> bool:
-    """`isinstance` for a class of a library that may not be there.
+    """Tests for a class of a library that may not be imported.
 
     Who holds an instance has imported the library, so it is not imported
     here.

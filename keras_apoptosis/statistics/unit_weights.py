@@ -16,7 +16,7 @@ from keras_apoptosis.statistics.replaced_units import UnitScores
 def incoming_weights(
     analysis: Analysis,
 ) -> Iterator[tuple[keras.Variable, int, keras.Layer]]:
-    """The kernels by which layers make units.
+    """Returns the kernels by which layers produce units.
 
     Yields:
         The kernel, the axis along which its units are, and its layer.
@@ -41,7 +41,7 @@ def incoming_weights(
 def incoming_kernels(
     analysis: Analysis,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The values of the kernels by which layers make units.
+    """Returns the values of the kernels by which layers produce units.
 
     Yields:
         Labels, and the kernel with the axis of these units first, in double
@@ -55,7 +55,7 @@ def incoming_kernels(
 def outgoing_kernels(
     analysis: Analysis,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The values of the kernels by which layers read units; see above."""
+    """Returns the values of the kernels by which layers consume units."""
     seen = set()
     for each in analysis.trace.consumers:
         key = (id(each.kernel), each.axis)
@@ -70,7 +70,7 @@ def per_unit(
     kernels: Iterable[tuple[np.ndarray, np.ndarray]],
     measure: Callable[[np.ndarray], np.ndarray],
 ) -> UnitScores:
-    """Sums of something over the weights of each unit.
+    """Sums a function over the weights of each unit.
 
     Args:
         analysis: The model's units.

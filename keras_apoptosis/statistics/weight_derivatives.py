@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -67,7 +67,7 @@ class WeightDerivatives:
         weights: Sequence[Any] | None = None,
         batch_size: int = 512,
     ) -> float:
-        """The mean loss.
+        """Returns the mean loss.
 
         Args:
             data: The sample, `(x, y)` or batches of that.
@@ -86,7 +86,7 @@ class WeightDerivatives:
         return float(total / count)
 
     def gradients(self, data: Any, batch_size: int = 512) -> list[np.ndarray]:
-        """The gradient of the mean loss, one array for each of `weights`.
+        """Returns the gradient of the mean loss with respect to each weight.
 
         Args:
             data: The sample, `(x, y)` or batches of that.
@@ -100,7 +100,7 @@ class WeightDerivatives:
     def hessian_products(
         self, data: Any, vectors: Sequence[Any], batch_size: int = 512
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The gradient of the mean loss, and its Hessian times a vector.
+        """Returns the gradient of the mean loss, and Hessian-vector products.
 
         Args:
             data: The sample, `(x, y)` or batches of that.
@@ -122,13 +122,22 @@ class WeightDerivatives:
     def _values(self) -> list[Any]:
         return [weight.value for weight in self.weights]
 
-    def _batches(self, data: Any, batch_size: int):
+    def _batches(
+        self, data: Any, batch_size: int
+    ) -> Iterator[tuple[tuple, int]]:
         others = [variable.value for variable in self._others]
         for x, y, weights in labelled_batches(data, batch_size):
             size = len(keras.tree.flatten(x)[0])
             yield (others, x, y, weights), size
 
-    def _sum(self, weights, others, x, y, sample_weights) -> Any:
+    def _sum(
+        self,
+        weights: Sequence[Any],
+        others: Sequence[Any],
+        x: Any,
+        y: Any,
+        sample_weights: Any,
+    ) -> Any:
         state = [
             *zip(self.weights, weights, strict=True),
             *zip(self._others, others, strict=True),
@@ -141,7 +150,7 @@ class WeightDerivatives:
 class _Mean:
     """A mean over the samples of all workers, in double precision."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._totals: list[np.ndarray] = []
         self._count = 0
 

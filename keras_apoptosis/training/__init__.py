@@ -1,1 +1,1 @@
-"""What runs in and around the compiled training step."""
+"""Hooks, penalties, noise and triggers in and around the training step."""

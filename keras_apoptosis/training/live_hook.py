@@ -37,7 +37,7 @@ class LiveHook(StepHook):
         }
 
     def number(self, name: str) -> Any:
-        """The present value, to read within the step."""
+        """Returns the present value, to read within the step."""
         return ops.convert_to_tensor(self._variables[name])
 
     def change(self, **numbers: Any) -> None:
@@ -62,7 +62,7 @@ class LiveHook(StepHook):
         self.change(clock=[iteration, fraction, per_step])
 
     def progress(self, iteration: Any) -> Any:
-        """The part of the training that is done, to read within the step."""
+        """Returns the fraction of the training done, within the step."""
         start, fraction, per_step = ops.unstack(self.number("clock"), 3)
         steps = ops.cast(iteration, "float32") - start
         return ops.clip(fraction + steps * per_step, 0.0, 1.0)

@@ -39,7 +39,7 @@ ENTRYWISE = (
 
 
 def masked_layers(model: keras.Model) -> list[WeightMask]:
-    """The layers of a model that have a mask."""
+    """Returns the layers of a model that have a mask."""
     return [
         layer
         for layer in layers_inside(model)
@@ -48,15 +48,17 @@ def masked_layers(model: keras.Model) -> list[WeightMask]:
 
 
 def masked_count(model: keras.Model) -> int:
-    """How many weights of a model are masked."""
+    """Counts the masked weights of a model."""
     return sum(int((~mask_of(each)).sum()) for each in masked_layers(model))
 
 
 def mask_of(layer: WeightMask) -> np.ndarray:
-    """A layer's mask, boolean; all `True` where it has none."""
+    """Returns a layer's mask, boolean; all `True` if it has none."""
     mask = kernel_mask_of(layer)
     if mask is None:
-        return np.ones(kernel_of(layer).shape, bool)
+        kernel = kernel_of(layer)
+        assert kernel is not None, "a built layer with a mask has a kernel"
+        return np.ones(kernel.shape, bool)
     return ops.convert_to_numpy(mask.value)
 
 

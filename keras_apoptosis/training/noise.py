@@ -53,7 +53,7 @@ class UnitNoise(LiveHook):
         self.alive: dict[str, np.ndarray] = {}
         self._owned: dict[int, dict[int, np.ndarray]] = {}
         self._masked: dict[int, keras.Layer] = {}
-        self._analysis: Analysis | None = None
+        self._analysis: Analysis  # As of the last `build`.
 
     def build(self, weights: Sequence[keras.Variable]) -> None:
         # Weights changed shape, so other units stand at other places.
@@ -167,7 +167,7 @@ def _seed_dtype() -> str:
 def _owned_by_units(
     analysis: Analysis, groups: Sequence[int]
 ) -> dict[int, dict[int, np.ndarray]]:
-    """The weights that make units of some groups, with the units' axes.
+    """Returns the weights that produce units of groups, with the units' axes.
 
     Of all the axes along which units own slices, those by which a consumer
     reads are left out.

@@ -65,7 +65,7 @@ class Regularization(LiveHook):
 
 
 def scales_of(model: keras.Model) -> list[keras.Variable]:
-    """The scales of a model's normalizations that are trained."""
+    """Returns the trainable scales of a model's normalizations."""
     found = []
     for layer in layers_inside(model):
         for kind, name in SCALES.items():

@@ -1,4 +1,4 @@
-"""What drives units to die: a penalty and noise, in each step of a training."""
+"""Drives units to die, by a penalty and noise in each training step."""
 
 from __future__ import annotations
 

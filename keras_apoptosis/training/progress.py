@@ -1,4 +1,4 @@
-"""How far a training has come."""
+"""Tells how far a training has come."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TrainingProgress:
         self._resumed: dict[str, Any] = {}
 
     def get_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Returns what a checkpoint stores."""
         return {
             "epoch": self.epoch,
             "steps": self.steps_per_epoch,

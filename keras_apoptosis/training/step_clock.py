@@ -1,4 +1,4 @@
-"""How long training steps take."""
+"""Measures how long training steps take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 class StepClock:
     """Times steps, to estimate whether a removal pays."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.steps: list[float] = []
         self.first: float | None = None  # The step that traces.
         self._traced = True
@@ -30,7 +30,7 @@ class StepClock:
             self.steps.append(seconds)
 
     def retrace(self) -> None:
-        """The next step traces anew, and others take another time."""
+        """Starts anew: the next step is traced, and steps take another time."""
         self.steps, self._traced = [], True
 
     def saving(self, share: float, left: int | None) -> float | None:
