@@ -150,7 +150,7 @@ def judged(model: keras.Model, data: Any) -> dict[str, Any]:
 def removed(model: keras.Model, share: float, data: Any, seed: int) -> Any:
     """The model without units that have lost most weights (figure 2.11)."""
     sample = sample_of(data, seed)[0]
-    removal = ka.selection.sparse_units(model, share, sample)
+    removal = ka.selection.sparse_units(model, sample, share=share)
     return ka.rebuild(model, removal)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.schedules import Constant, Logarithmic
-from keras_apoptosis.selection.candidate import Proposal
+from keras_apoptosis.selection.candidate import Candidate
 from keras_apoptosis.selection.levels import LEVELS
 from keras_apoptosis.selection.reconstruction import Reconstruction
 from keras_apoptosis.selection.similarity import (
@@ -200,32 +200,32 @@ class NeuronApoptosis(ScheduledSurgery):
 
     def _draft(
         self, analysis: Analysis, numbers: list[int], degree: float
-    ) -> tuple[dict[int, Proposal], list[str]]:
+    ) -> tuple[dict[int, Candidate], list[str]]:
         """What would go by the model as it is, and why groups lose nothing."""
         measured = self.criterion.measure(analysis, numbers)
         found, reasons = {}, []
         for number in numbers:
-            proposal = self.criterion.propose(
+            candidate = self.criterion.choose(
                 analysis, number, degree, measured
             )
-            if proposal.removed.size:
-                found[number] = proposal
+            if candidate.removed.size:
+                found[number] = candidate
             else:
                 name = analysis.groups[number].name
-                reasons.append(f"'{name}': {proposal.reason}")
+                reasons.append(f"'{name}': {candidate.reason}")
         return found, reasons
 
     def _carry_out(
-        self, analysis: Analysis, draft: dict[int, Proposal]
+        self, analysis: Analysis, draft: dict[int, Candidate]
     ) -> Report:
         if not self.criterion.one_by_one:
             return shrink(self.model, _removal(analysis, draft))
         reports: list[Report] = []
-        for number, proposal in draft.items():
+        for number, candidate in draft.items():
             if reports:  # What groups before it changed, it has to see.
                 analysis = analyse(self.model)
-                proposal = self.criterion.again(analysis, number, proposal)
-            removal = _removal(analysis, {number: proposal})
+                candidate = self.criterion.refit(analysis, number, candidate)
+            removal = _removal(analysis, {number: candidate})
             reports.append(shrink(self.model, removal))
         return Report(
             groups=tuple(g for report in reports for g in report.groups),
@@ -235,11 +235,11 @@ class NeuronApoptosis(ScheduledSurgery):
         )
 
 
-def _removal(analysis: Analysis, proposals: dict[int, Proposal]) -> Removal:
-    names = {n: analysis.groups[n].name for n in proposals}
+def _removal(analysis: Analysis, candidates: dict[int, Candidate]) -> Removal:
+    names = {n: analysis.groups[n].name for n in candidates}
     return Removal(
-        {names[n]: each.removed for n, each in proposals.items()},
-        {names[n]: each.replacements for n, each in proposals.items()},
+        {names[n]: each.removed for n, each in candidates.items()},
+        {names[n]: each.replacements for n, each in candidates.items()},
     )
 
 

@@ -14,15 +14,15 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis.accounting.capacity import Capacity, capacity
-from keras_apoptosis.callbacks.unit_watch import UnitWatch
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.layers.weight_mask import WeightMask
 from keras_apoptosis.schedules import Constant, EventSchedule, EveryEpoch
-from keras_apoptosis.selection.rectified_layers import (
+from keras_apoptosis.selection.stripping import strip_weights
+from keras_apoptosis.statistics.rectified_layers import (
     Rectified,
     rectified_layers,
 )
-from keras_apoptosis.selection.stripping import strip_weights
+from keras_apoptosis.training.activation_recorder import ActivationRecorder
 from keras_apoptosis.training.masking import (
     check_maskable,
     mask_of,
@@ -178,7 +178,7 @@ class SynapticStripping(keras.callbacks.Callback):
         self._only_counts = self.share == Constant(0.0)
         self._progress = TrainingProgress(total_epochs)
         self._agenda = agenda_of(schedule, self._progress, lambda: self.model)
-        self._watch = UnitWatch(data, batch_size)
+        self._watch = ActivationRecorder(data, batch_size)
         self._seconds = 0.0
 
     def get_state(self) -> dict[str, Any]:

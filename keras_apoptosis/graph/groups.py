@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -318,26 +319,19 @@ def _observations(
             order = places[np.argsort(index, kind="stable")]
             parts.append((int(source), consumer, order.reshape(size, -1).T))
     # One weight that reads at several calls needs one replacement for all.
-    owner: dict[Any, int] = {}
-    merged: dict[int, int] = {}
-
-    def root(source: int) -> int:
-        while merged.setdefault(source, source) != source:
-            source = merged[source]
-        return source
-
+    first_by: dict[Any, int] = {}
+    together = DisjointSet(source for source, _, _ in parts)
     for source, consumer, places in parts:
         for place in places[:, 0]:
             key = (id(consumer.kernel), consumer.axis, int(place))
-            merged[root(source)] = root(owner.setdefault(key, source))
+            together.merge(first_by.setdefault(key, source), source)
     observations = []
     names: set[str] = set()
-    for start in sorted({root(source) for source, _, _ in parts}):
-        mine = [part for part in parts if root(part[0]) == start]
-        sources = tuple(sorted({source for source, _, _ in mine}))
+    for sources in sorted(tuple(sorted(s)) for s in together.subsets()):
+        mine = [part for part in parts if part[0] in sources]
         observations.append(
             Observation(
-                name=_new_name(draft.trace.sources[start].path, names),
+                name=_new_name(draft.trace.sources[sources[0]].path, names),
                 sources=sources,
                 consumers=tuple((c, places) for _, c, places in mine),
                 measurable=all(

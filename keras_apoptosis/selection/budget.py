@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from keras_apoptosis.selection.limits import lowest_within_limits
+
 
 def share_of(size: int, share: float) -> int:
     """A share of a number, rounded down.
@@ -55,7 +57,7 @@ def lowest(
                 f"{wrong.size} of {each.size} entries of '{name}'"
             )
     order = {
-        name: np.argsort(each, kind="stable")[: max(each.size - keep, 0)]
+        name: lowest_within_limits(each, each.size, keep)
         for name, each in scores.items()
     }
     if not isinstance(count, Mapping):

@@ -1,9 +1,9 @@
-"""What a criterion proposes for one group."""
+"""Units of a group that may be removed, with what replaces them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -13,13 +13,13 @@ from keras_apoptosis.surgery import Replacement
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Proposal:
-    """Units of a group that may go, with what replaces them.
+class Candidate:
+    """Units of a group that may be removed, with what replaces them.
 
     Args:
-        removed: Indices, ascending.
-        replacements: For each observation point, by name.
-        reason: Why no more may go, in words, where that is of use.
+        removed: Indices of the units, ascending.
+        replacements: For each observation, by name, the `Replacement`.
+        reason: Why no unit may be removed; `""` where some may.
     """
 
     removed: np.ndarray
@@ -27,63 +27,53 @@ class Proposal:
     reason: str = ""
 
 
-def nothing(reason: str) -> Proposal:
-    """A proposal that removes nothing."""
-    return Proposal(np.zeros(0, int), {}, reason)
+def no_candidate(reason: str) -> Candidate:
+    """Returns a candidate without any units to remove.
+
+    Args:
+        reason: Why no unit may be removed.
+    """
+    return Candidate(np.zeros(0, int), {}, reason)
 
 
-def irreplaceable(group: UnitGroup, measured: bool = False) -> str:
-    """Why kept units of a group cannot stand in for removed ones.
+def obstacle(group: UnitGroup, measured: bool = False) -> str:
+    """Returns why kept units of a group cannot replace removed ones.
 
     Args:
         group: The group.
-        measured: Whether their activations have to be measured.
+        measured: Whether the activations of the units have to be measured.
 
     Returns:
         The reason; `""` where they can.
     """
     if not group.observations:
-        return "no layer reads them by weights"
+        return "no layer consumes the units with weights"
     for point in group.observations:
         if not (point.combines and point.shifts):
             return (
-                f"what reads them at '{point.name}' takes none in their place"
+                f"a consumer at '{point.name}' cannot use other units as a "
+                "replacement"
             )
         if measured and not point.measurable:
-            return f"they are read inside '{point.name}', out of sight"
+            return (
+                f"the units are used inside layer '{point.name}', where "
+                "activations cannot be measured"
+            )
     return ""
 
 
-def kept_count(wanted: int, size: int, min_units: int, round_to: int) -> int:
-    """How many units to keep, at least `wanted`, as a multiple.
-
-    Args:
-        wanted: How many should be kept.
-        size: How many there are.
-        min_units: How many must be kept.
-        round_to: Of what the number should be a multiple; rounded up.
-
-    Example:
-
-    >>> kept_count(13, 64, min_units=1, round_to=8)
-    16
-    """
-    least = max(wanted, min_units, 1)
-    return min(size, -(-least // round_to) * round_to)
-
-
 def outgoing(observation: Observation, size: int) -> np.ndarray:
-    """Weights by which all consumers read a group at an observation point.
+    """Returns the weights of all consumers of a group at an observation.
 
     Args:
-        observation: The point.
+        observation: The observation.
         size: Number of units of the group.
 
     Returns:
-        Shape `(units, outputs)`: every consumer's kernel, opened to one row
-        a unit, side by side.
+        Shape `(units, outputs)`: the kernels of all consumers side by side,
+        with one row for each unit.
     """
-    parts = []
+    parts: list[np.ndarray] = []
     for value, axis, places in _kernels(observation):
         rows = np.moveaxis(value, axis, 0)
         rows = rows.reshape(rows.shape[0], -1)
@@ -91,8 +81,10 @@ def outgoing(observation: Observation, size: int) -> np.ndarray:
     return np.concatenate(parts, 1) if parts else np.zeros((size, 0))
 
 
-def _kernels(observation: Observation):
-    """Each weight once, though several calls of its layer may read by it."""
+def _kernels(
+    observation: Observation,
+) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
+    """Yields each kernel once, though several calls may use it."""
     seen: set[tuple] = set()
     for consumer, places in observation.consumers:
         key = (id(consumer.kernel), consumer.axis)

@@ -10,12 +10,14 @@ import numpy as np
 from keras_apoptosis.backend import kernel_mask_of, peek
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.rule_table import rule_of
-from keras_apoptosis.selection.rectified_layers import (
+from keras_apoptosis.selection.limits import lowest_within_limits
+from keras_apoptosis.selection.replacements import constant_replacements
+from keras_apoptosis.statistics.probe import collect, post_points
+from keras_apoptosis.statistics.rectified_layers import (
     AFTER_RELU,
     rectified_layers,
 )
-from keras_apoptosis.statistics.probe import collect, post_points
-from keras_apoptosis.surgery import Removal, Replacement
+from keras_apoptosis.surgery import Removal
 from keras_apoptosis.utils.checks import check_size
 
 
@@ -78,21 +80,20 @@ def dead_units(
     useless = _emptied(analysis)
     for path, moments in found.get(AFTER_RELU, {}).items():
         useless[path] |= moments.total <= threshold
-    removed, replacements = {}, {}
+    removed = {}
     for number, group in enumerate(analysis.groups):
         if group.removable:
-            indices = _going(analysis, number, useless)
-            if indices.size:
-                removed[group.name] = indices
-                measured = found.get(group.name, {})
-                replacements[group.name] = {
-                    point.name: Replacement(
-                        constant=measured[point.name].mean[indices]
-                    )
-                    for point in group.observations
-                    if point.name in measured and point.shifts
-                }
-    return Removal(removed, replacements)
+            dead = _dead(analysis, number, useless)
+            if dead.size:
+                removed[group.name] = dead
+    means = {
+        name: {point: moments.mean for point, moments in points.items()}
+        for name, points in found.items()
+        if name in removed
+    }
+    return Removal(
+        removed, constant_replacements(analysis.groups, removed, means)
+    )
 
 
 def _emptied(analysis: Analysis) -> dict[str, np.ndarray]:
@@ -109,7 +110,7 @@ def _emptied(analysis: Analysis) -> dict[str, np.ndarray]:
     return found
 
 
-def _going(
+def _dead(
     analysis: Analysis, number: int, useless: dict[str, np.ndarray]
 ) -> np.ndarray:
     """Units of a group of which every part is useless; never all."""
@@ -119,5 +120,5 @@ def _going(
         mine = analysis.group_of[labels] == number
         units = analysis.index_of[labels][mine]
         np.add.at(counts, units, ~useless[block.path][mine])
-    going = np.flatnonzero(counts == 0)
-    return going[1:] if going.size == counts.size else going
+    dead = np.flatnonzero(counts == 0)
+    return np.sort(dead[lowest_within_limits(-dead, counts.size)])

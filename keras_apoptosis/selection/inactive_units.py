@@ -1,4 +1,4 @@
-"""Units that are inactive on a sample: those that demon pruning removes."""
+"""Finds units that are inactive on a sample: demon pruning removes them."""
 
 from __future__ import annotations
 
@@ -13,68 +13,73 @@ from keras import ops
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.saturation import Gate, silent_groups
+from keras_apoptosis.selection.limits import lowest_within_limits
+from keras_apoptosis.selection.replacements import constant_replacements
+from keras_apoptosis.statistics.extent import Extent
 from keras_apoptosis.statistics.probe import Point, post_points
 from keras_apoptosis.statistics.streaming import batches
-from keras_apoptosis.surgery import Removal, Replacement
+from keras_apoptosis.surgery import Removal
 from keras_apoptosis.utils.checks import check_size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Activity:
-    """What units of some groups did at most.
+    """The activity of the units of some groups.
 
     Args:
-        peaks: For each group, by its index, how far each unit went at most
-            from rest, at any of its gates: shape `(units,)`. Behind a leaky
-            activation only positive values count.
-        means: For each group and each of its observation points, by name, the
-            mean of each unit there: what stands in for it once it is gone.
+        peaks: For each group, by its index, the largest distance of each unit
+            from rest, at any of its activations: shape `(units,)`. Behind a
+            leaky activation only positive values count.
+        means: For each group and each of its observations, by name, the mean
+            of each unit there: the constant that replaces it.
     """
 
     peaks: Mapping[int, np.ndarray]
     means: Mapping[int, Mapping[str, np.ndarray]]
 
-    def dead(self, tolerance: float) -> dict[int, np.ndarray]:
-        """For each group, by its index, which units are inactive."""
-        return {n: peaks <= tolerance for n, peaks in self.peaks.items()}
+    def dead(self, threshold: float) -> dict[int, np.ndarray]:
+        """Returns for each group, by its index, which units are inactive."""
+        return {n: peaks <= threshold for n, peaks in self.peaks.items()}
 
 
 def inactive_units(
     model: keras.Model,
     data: Any,
-    tolerance: float = 0.01,
+    threshold: float = 0.01,
     *,
     constant: bool = True,
-    samples: int = 512,
-    batch_size: int = 256,
+    samples: int | None = 4096,
+    batch_size: int = 512,
 ) -> Removal:
-    """Finds the units that are inactive on data, to shrink a model by them.
+    """Finds the units that are inactive on data, as a removal.
 
-    A unit is inactive if what its activation returns is at most `tolerance`
-    in absolute value for every sample and position (Demon pruning, section 2,
-    footnote 1). Of a leaky activation it is enough that it is never positive
-    beyond that (appendix F.7). What replaces the unit is its mean where its
-    consumers read it, after normalizations and poolings.
+    A unit is inactive if its activation is at most `threshold` in absolute
+    value for every sample and position (Demon pruning, section 2, footnote
+    1). Behind a leaky activation a unit is inactive if its activation is
+    never above `threshold` (appendix F.7). Removed units are replaced by
+    their means at the inputs of their consumers, after normalizations and
+    poolings.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.
         data: Training samples: arrays, a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a `DataLoader` or a generator of batches.
-        tolerance: Number, at least 0: the paper's ε.
-        constant: Whether a unit that stays within `tolerance` of some
-            constant is inactive as well, as one behind a normalization whose
-            scale is gone; the paper counts zero only.
-        samples: How many samples of `data` to use at most; the paper uses 512
-            of CIFAR-10 and 2,048 of ImageNet (appendix F.3).
-        batch_size: How many of them to run at once.
+        threshold: Number, at least 0: ε in the paper.
+        constant: Whether a unit that stays within `threshold` of some
+            constant is inactive as well, as one behind a normalization with a
+            scale of zero; the paper counts zero only.
+        samples: Integer > 0, the maximum number of samples; `None` for all.
+            The paper uses 512 of CIFAR-10 and 2,048 of ImageNet (appendix
+            F.3).
+        batch_size: Integer > 0. How many samples of an array to run at once.
 
     Returns:
-        The removal, for `ka.shrink` or `ka.rebuild`. Of a group of which
-        nothing would be left, the most active unit stays.
+        The removal, for `ka.shrink` or `ka.rebuild`. At least one unit of
+        each group is kept: the most active one.
 
     Raises:
-        ValueError: If the tolerance is out of range, or the model or the data
-            is no use.
+        ValueError: If an argument is out of range, or the model or the data
+            cannot be used.
 
     Example:
 
@@ -88,12 +93,12 @@ def inactive_units(
     >>> ka.selection.inactive_units(model, data)["hidden"].tolist()
     [1]
     """
-    check_size("tolerance", tolerance)
+    check_size("threshold", threshold)
     analysis = analyse(model)
     gates = silent_groups(analysis)
     activity = measure(analysis, gates, data, samples, batch_size, constant)
     return removal_of(
-        analysis, activity, spared(activity, activity.dead(tolerance))
+        analysis, activity, spared(activity, activity.dead(threshold))
     )
 
 
@@ -101,26 +106,26 @@ def measure(
     analysis: Analysis,
     gates: Mapping[int, Sequence[Gate]],
     data: Any,
-    samples: int = 512,
-    batch_size: int = 256,
+    samples: int | None = 4096,
+    batch_size: int = 512,
     constant: bool = True,
 ) -> Activity:
-    """Measures units on a sample, in one pass.
+    """Measures the activity of units on a sample, in one pass.
 
     Args:
         analysis: The model's units.
-        gates: The groups to measure, by index, with their gates.
-        data: The data; see `ka.unit_statistics`.
-        samples: How many samples to use at most.
-        batch_size: How many of them to run at once.
-        constant: Whether to measure units from the constant that they are
-            nearest to, where that is nearer than zero.
+        gates: The groups to measure, by index, with the activations that
+            their units pass.
+        data: See `inactive_units`.
+        samples: See `inactive_units`.
+        batch_size: See `inactive_units`.
+        constant: See `inactive_units`.
 
     Returns:
-        What the units did.
+        The activity of the units.
 
     Raises:
-        ValueError: If units are not finite.
+        ValueError: If activations are not finite.
     """
     points: list[Point] = []
     same: dict[tuple[int, str], str] = {}
@@ -139,12 +144,12 @@ def measure(
                 same[number, observation.name] = name
             else:
                 points.append(point)
-    extents: dict[tuple[str, str], _Extent] = {}
+    extents: dict[tuple[str, str], Extent] = {}
     wanted = {key for point in points for key in point.tensors}
-    for batch in batches(data, batch_size=batch_size, limit=samples):
+    for batch in batches(data, batch_size=batch_size, samples=samples):
         tensors = analysis.graph.run(batch, wanted)
         for point in points:
-            extent = extents.setdefault((point.group, point.name), _Extent())
+            extent = extents.setdefault((point.group, point.name), Extent())
             for values in point.values(tensors):
                 extent.update(values)
     for extent in extents.values():
@@ -165,17 +170,18 @@ def measure(
 def recorded(
     analysis: Analysis, gates: Mapping[int, Sequence[Gate]]
 ) -> Activity:
-    """What the layers' own statistics say, without another pass.
+    """Reads the activity of units from the statistics that layers keep.
 
     Args:
         analysis: The model's units.
-        gates: The groups to look at, by index, with their gates.
+        gates: See `measure`.
 
     Returns:
-        What the units did since the statistics were last reset.
+        The activity of the units since the statistics were last reset.
 
     Raises:
-        ValueError: If a layer keeps none, or they do not tell.
+        ValueError: If a layer keeps no statistics, or if its statistics
+            cannot decide whether a unit is inactive.
     """
     peaks, means = {}, {}
     for number, each in gates.items():
@@ -186,7 +192,7 @@ def recorded(
             if getattr(layer, "statistics_max_abs", None) is None:
                 raise ValueError(
                     f"Layer '{gate.step.path}' keeps no statistics, so "
-                    "whether its units are inactive takes training samples. "
+                    "training samples are needed to find its inactive units. "
                     "Pass some, as `data=x_train[:512]`, or convert the model "
                     "by `ka.make_prunable(model, track_statistics=True)`. "
                     f"Received: data=None and {type(layer).__name__} "
@@ -194,9 +200,10 @@ def recorded(
                 )
             if gate.side == "negative":
                 raise ValueError(
-                    f"The statistics of layer '{gate.step.path}' do not tell "
-                    "whether its leaky units are ever positive. Pass training "
-                    "samples, as `data=x_train[:512]`. Received: data=None"
+                    f"The statistics of layer '{gate.step.path}' do not show "
+                    "whether units behind its leaky activation are ever "
+                    "positive. Pass training samples, as "
+                    "`data=x_train[:512]`. Received: data=None"
                 )
             peak = ops.convert_to_numpy(layer.statistics_max_abs.value)
             # Over the data of all workers: each counts what it sees.
@@ -206,10 +213,11 @@ def recorded(
         away = [o.name for o in group.observations if not ends >= {*o.sources}]
         if away:
             raise ValueError(
-                f"Units of group '{group.name}' are read at '{away[0]}', of "
-                "which no layer keeps statistics: what a dead unit is there "
-                "takes training samples. Pass some, as `data=x_train[:512]`, "
-                "or leave the group out by `exclude`. Received: data=None"
+                f"Consumers read units of group '{group.name}' at "
+                f"'{away[0]}', and no layer keeps statistics there, so "
+                "training samples are needed to replace dead units. Pass "
+                "some, as `data=x_train[:512]`, or leave the group out by "
+                "`exclude`. Received: data=None"
             )
         peaks[number] = np.max(rows, 0)
         zeros = np.zeros(group.size)
@@ -220,100 +228,50 @@ def recorded(
 def spared(
     activity: Activity, dead: Mapping[int, np.ndarray], min_units: int = 1
 ) -> dict[int, np.ndarray]:
-    """The dead units that may leave, so that no group goes empty.
+    """Returns the dead units that may be removed: enough units remain.
 
     Args:
-        activity: What the units did.
+        activity: The activity of the units.
         dead: For each group, by its index, which units are dead.
-        min_units: How many units every group keeps: the most active.
+        min_units: How many units to keep in every group: the most active.
 
     Returns:
-        For each group, by its index, the indices of those that may leave,
-        the least active first.
+        For each group, by its index, the indices of the units that may be
+        removed, the least active first.
     """
     found = {}
     for number, which in dead.items():
         units = np.flatnonzero(which)
-        order = np.argsort(activity.peaks[number][units], kind="stable")
-        room = max(0, which.size - min_units)
-        found[number] = units[order][:room]
+        order = lowest_within_limits(
+            activity.peaks[number][units], which.size, min_units
+        )
+        found[number] = units[order]
     return found
 
 
 def removal_of(
     analysis: Analysis,
     activity: Activity,
-    going: Mapping[int, Iterable[int]],
+    chosen: Mapping[int, Iterable[int]],
 ) -> Removal:
-    """A removal of units, with the constants that stand in for them.
+    """Composes the removal of units, replaced by their means.
 
     Args:
         analysis: The model's units.
-        activity: What the units did.
-        going: For each group, by its index, the units that leave.
+        activity: The activity of the units.
+        chosen: For each group, by its index, the units to remove.
 
     Returns:
         The removal.
     """
-    removed, replacements = {}, {}
-    for number, units in going.items():
-        units = np.sort(np.asarray(units, int))
-        if units.size:
-            group = analysis.groups[number]
-            removed[group.name] = units
-            replacements[group.name] = {
-                point.name: Replacement(
-                    constant=activity.means[number][point.name][units]
-                )
-                for point in group.observations
-                if point.shifts and point.name in activity.means[number]
-            }
-    return Removal(removed, replacements)
-
-
-class _Extent:
-    """How far units reach over observations, and their means."""
-
-    def __init__(self):
-        self.count = 0
-        self.low = self.high = self.total = np.zeros(())
-
-    def update(self, values: Any) -> None:
-        """Takes in values of shape `(observations, units)`."""
-        values = ops.cast(values, "float32")
-        low, high, total = (
-            ops.convert_to_numpy(reduce(values, axis=0)).astype("float64")
-            for reduce in (ops.min, ops.max, ops.sum)
-        )
-        if not np.isfinite(total).all():
-            raise ValueError(
-                "Expected finite activations. Received: NaN or infinite sums "
-                f"in {int((~np.isfinite(total)).sum())} units"
-            )
-        first = not self.count
-        self.low = low if first else np.minimum(self.low, low)
-        self.high = high if first else np.maximum(self.high, high)
-        self.total = self.total + total
-        self.count += values.shape[0]
-
-    def pool(self) -> None:
-        """Takes in what all other workers have seen, on each of them."""
-        self.low = -collectives.all_reduce_max(-self.low, "low")
-        self.high = collectives.all_reduce_max(self.high, "high")
-        self.total = collectives.all_reduce_sum(self.total, "total")
-        self.count = int(
-            collectives.all_reduce_sum(np.array(self.count), "count")
-        )
-
-    @property
-    def mean(self) -> np.ndarray:
-        return self.total / self.count
-
-    def reach(self, constant: bool) -> np.ndarray:
-        """The largest distance from zero, or from the nearest constant."""
-        from_zero = np.maximum(np.abs(self.low), np.abs(self.high))
-        around = (self.high - self.low) / 2
-        return np.minimum(from_zero, around) if constant else from_zero
+    groups = analysis.groups
+    removed = {
+        groups[number].name: np.sort(np.asarray(units, int))
+        for number, units in chosen.items()
+    }
+    removed = {name: units for name, units in removed.items() if units.size}
+    means = {groups[n].name: points for n, points in activity.means.items()}
+    return Removal(removed, constant_replacements(groups, removed, means))
 
 
 def _name(source: int) -> str:

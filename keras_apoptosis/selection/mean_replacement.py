@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis.graph import analyse
+from keras_apoptosis.selection.replacements import constant_replacements
 from keras_apoptosis.statistics.probe import post_points
 from keras_apoptosis.statistics.replaced_units import ReplacedUnits
 from keras_apoptosis.surgery import Replacement
@@ -54,17 +55,7 @@ def mean_replacements(
     constants = units.means(data, batch_size)
     if at == "pre":
         constants = units.constants_after(data, constants, points, batch_size)
-    found: dict[str, dict[str, Replacement]] = {}
-    for number in numbers:
-        group = analysis.groups[number]
-        found[group.name] = {
-            point.name: Replacement(
-                constant=constants[group.name][point.name][removed[group.name]]
-            )
-            for point in group.observations
-            if point.shifts and point.name in constants.get(group.name, {})
-        }
-    return found
+    return constant_replacements(analysis.groups, removed, constants)
 
 
 def _no_loss(labels: Any, predictions: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from keras_apoptosis.selection.limits import kept_count
 from keras_apoptosis.utils.checks import check_count
 
 # Of the mean diagonal of a Gram matrix: less than this is a unit that is
@@ -122,8 +123,7 @@ def choose_units(
     while sum(p.share for p in points) > tolerance**2 * len(points):
         if not _take_best(points, kept):
             break
-    wanted = max(int(kept.sum()), min_units)
-    wanted = min(-(-wanted // round_to) * round_to, size)
+    wanted = kept_count(int(kept.sum()), size, min_units, round_to)
     while kept.sum() < wanted and _take_best(points, kept):
         pass
     _fill(points, kept, wanted)

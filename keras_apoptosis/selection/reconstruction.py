@@ -9,9 +9,9 @@ import numpy as np
 
 from keras_apoptosis.graph import Analysis, Observation
 from keras_apoptosis.selection.candidate import (
-    Proposal,
-    irreplaceable,
-    nothing,
+    Candidate,
+    no_candidate,
+    obstacle,
     outgoing,
 )
 from keras_apoptosis.selection.pursuit import choose_units, refit
@@ -58,21 +58,21 @@ class Reconstruction:
             points,
             self.data,
             batch_size=self.batch_size,
-            limit=self.samples,
+            samples=self.samples,
         )
 
-    def propose(
+    def choose(
         self,
         analysis: Analysis,
         number: int,
         tolerance: float,
         measured: dict[str, dict[str, Moments]],
-    ) -> Proposal:
+    ) -> Candidate:
         """What may go of one group."""
         group = analysis.groups[number]
-        why = irreplaceable(group, measured=True)
+        why = obstacle(group, measured=True)
         if why:
-            return nothing(why)
+            return no_candidate(why)
         choice = choose_units(
             [
                 (
@@ -87,15 +87,15 @@ class Reconstruction:
             seed=self.seed,
         )
         if not choice.removed.size:
-            return nothing("every unit is needed to explain the rest")
+            return no_candidate("every unit is needed to explain the rest")
         return self._fit(analysis, number, choice.removed, measured)
 
-    def again(
-        self, analysis: Analysis, number: int, proposal: Proposal
-    ) -> Proposal:
+    def refit(
+        self, analysis: Analysis, number: int, candidate: Candidate
+    ) -> Candidate:
         """The same units, fitted to the model as it has become."""
         measured = self.measure(analysis, [number])
-        return self._fit(analysis, number, proposal.removed, measured)
+        return self._fit(analysis, number, candidate.removed, measured)
 
     def _fit(
         self,
@@ -103,7 +103,7 @@ class Reconstruction:
         number: int,
         removed: np.ndarray,
         measured: dict[str, dict[str, Moments]],
-    ) -> Proposal:
+    ) -> Candidate:
         group = analysis.groups[number]
         kept = np.setdiff1d(np.arange(group.size), removed)
         replacements = {}
@@ -118,7 +118,7 @@ class Reconstruction:
             replacements[point.name] = Replacement(
                 constant=constant, mixing=mixing, residual=residual
             )
-        return Proposal(removed, replacements)
+        return Candidate(removed, replacements)
 
 
 def _gram(

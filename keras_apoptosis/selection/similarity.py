@@ -10,10 +10,9 @@ from keras.activations import sigmoid
 
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.selection.candidate import (
-    Proposal,
-    irreplaceable,
-    kept_count,
-    nothing,
+    Candidate,
+    no_candidate,
+    obstacle,
     outgoing,
 )
 from keras_apoptosis.selection.incoming_weights import (
@@ -21,6 +20,7 @@ from keras_apoptosis.selection.incoming_weights import (
     NotComparable,
     incoming,
 )
+from keras_apoptosis.selection.limits import lowest_within_limits
 from keras_apoptosis.selection.parallel_units import (
     Merge,
     averaging,
@@ -61,25 +61,25 @@ class IncomingSimilarity(_Merging):
         round_to: Of what the number of kept units is a multiple.
     """
 
-    def propose(
+    def choose(
         self,
         analysis: Analysis,
         number: int,
         factor: float,
         measured: None = None,
-    ) -> Proposal:
+    ) -> Candidate:
         """What may go of one group."""
         group = analysis.groups[number]
-        why = irreplaceable(group)
+        why = obstacle(group)
         if why:
-            return nothing(why)
+            return no_candidate(why)
         try:
             seen = {
                 each.name: incoming(analysis, number, each.sources[0])
                 for each in group.observations
             }
         except NotComparable as why:
-            return nothing(f"incoming weights say nothing: {why}")
+            return no_candidate(f"incoming weights say nothing: {why}")
         # Points of one group differ in what follows; compare by all of it.
         vectors = np.concatenate([each.vectors for each in seen.values()], 1)
         homogeneous = all(each.homogeneous for each in seen.values())
@@ -100,8 +100,10 @@ class IncomingSimilarity(_Merging):
             self.round_to,
         )
         if not merge.absorbed.size:
-            return nothing(_why_not("incoming", vectors, factor, homogeneous))
-        return Proposal(
+            return no_candidate(
+                _why_not("incoming", vectors, factor, homogeneous)
+            )
+        return Candidate(
             merge.absorbed,
             {name: _replacement(merge, each) for name, each in seen.items()},
         )
@@ -118,25 +120,25 @@ class OutgoingSimilarity(_Merging):
         round_to: Of what the number of kept units is a multiple.
     """
 
-    def propose(
+    def choose(
         self,
         analysis: Analysis,
         number: int,
         factor: float,
         measured: None = None,
-    ) -> Proposal:
+    ) -> Candidate:
         """What may go of one group."""
         group = analysis.groups[number]
-        why = irreplaceable(group)
+        why = obstacle(group)
         if why:
-            return nothing(why)
+            return no_candidate(why)
         odd = [
             layer.name
             for layer in group.producers
             if getattr(layer, "activation", None) is not sigmoid
         ]
         if odd or len(group.producers) > 1 or len(group.observations) > 1:
-            return nothing(
+            return no_candidate(
                 "outgoing weights decide for one sigmoid layer with one "
                 f"reader of its activations only, not for '{group.name}'"
             )
@@ -148,11 +150,11 @@ class OutgoingSimilarity(_Merging):
         )
         if not merge.absorbed.size:
             weights = outgoing(point, group.size)
-            return nothing(_why_not("outgoing", weights, factor, True))
+            return no_candidate(_why_not("outgoing", weights, factor, True))
         mixing = np.zeros((merge.absorbed.size, merge.representatives.size))
         into = np.searchsorted(merge.representatives, merge.into)
         mixing[np.arange(into.size), into] = 1.0  # w = w₁ + w₂
-        return Proposal(
+        return Candidate(
             merge.absorbed,
             {
                 point.name: Replacement(
@@ -178,11 +180,9 @@ def _why_not(
 def _within_limits(merge: Merge, min_units: int, round_to: int) -> Merge:
     """Gives units back, the least similar first, until enough are kept."""
     size = merge.representatives.size + merge.absorbed.size
-    keep = kept_count(merge.representatives.size, size, min_units, round_to)
-    back = keep - merge.representatives.size
-    if back <= 0:
-        return merge
-    order = np.sort(np.argsort(merge.distance, kind="stable")[:-back])
+    order = np.sort(
+        lowest_within_limits(merge.distance, size, min_units, round_to)
+    )
     absorbed = merge.absorbed[order]
     return Merge(
         representatives=np.setdiff1d(np.arange(size), absorbed),

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.selection.limits import lowest_within_limits
 from keras_apoptosis.selection.mean_replacement import mean_replacements
 from keras_apoptosis.statistics.replaced_units import UnitScores
 from keras_apoptosis.statistics.unit_weights import (
@@ -22,8 +23,9 @@ from keras_apoptosis.utils.checks import check_share
 
 def sparse_units(
     model: keras.Model,
-    share: float = 0.0,
     data: Any = None,
+    *,
+    share: float = 0.0,
     batch_size: int = 512,
 ) -> Removal:
     """Finds units with few non-zero weights, coming in or going out.
@@ -70,11 +72,10 @@ def sparse_units(
         if not group.removable:
             continue
         left = np.minimum(incoming[group.name], outgoing[group.name])
-        gone = np.flatnonzero(left <= share)
-        if gone.size == group.size:
-            gone = np.delete(gone, left.argmax())
-        if gone.size:
-            removed[group.name] = gone
+        sparse = np.flatnonzero(left <= share)
+        order = lowest_within_limits(left[sparse], group.size)
+        if order.size:
+            removed[group.name] = np.sort(sparse[order])
     if data is None or not removed:
         return Removal(removed)
     return Removal(

@@ -24,7 +24,7 @@ def unit_statistics(
     gram: bool = False,
     activity_tolerance: float = 0.0,
     batch_size: int = 512,
-    limit: int | None = None,
+    samples: int | None = 4096,
 ) -> dict[str, dict[str, Moments]]:
     """Measures the units of a model on a sample, in one streaming pass.
 
@@ -39,7 +39,7 @@ def unit_statistics(
         activity_tolerance: Float >= 0. A unit counts as active in a sample
             if its absolute value is above it.
         batch_size: How many samples of an array to run at once.
-        limit: The maximum number of samples; `None` for all.
+        samples: Integer > 0, the maximum number of samples; `None` for all.
 
     Returns:
         For each group, by name, and each point where it is measured, by the
@@ -70,7 +70,7 @@ def unit_statistics(
         gram=gram,
         activity_tolerance=activity_tolerance,
         batch_size=batch_size,
-        limit=limit,
+        samples=samples,
     )
 
 
@@ -154,7 +154,7 @@ def collect(
     gram: bool = True,
     activity_tolerance: float = 0.0,
     batch_size: int = 512,
-    limit: int | None = None,
+    samples: int | None = None,
 ) -> dict[str, dict[str, Moments]]:
     """Measures points of an analysed model; see `unit_statistics`.
 
@@ -171,7 +171,7 @@ def collect(
     if not points:
         return moments
     wanted = set().union(*(point.tensors for point in points))
-    for batch in batches(data, batch_size=batch_size, limit=limit):
+    for batch in batches(data, batch_size=batch_size, samples=samples):
         tensors = analysis.graph.run(batch, wanted)
         for point in points:
             for value in point.values(tensors):

@@ -20,7 +20,7 @@ _EXPECTED = (
 
 
 def batches(
-    data: Any, batch_size: int = 512, limit: int | None = None
+    data: Any, batch_size: int = 512, samples: int | None = None
 ) -> Iterator[Any]:
     """Iterates over the inputs of a sample, one batch at a time.
 
@@ -41,7 +41,7 @@ def batches(
             read once only.
         batch_size: Integer > 0. How many samples of an array to take at a
             time. All other sources keep their own batches.
-        limit: Integer > 0, the maximum number of samples; the last batch is
+        samples: Integer > 0, the maximum number of samples; the last batch is
             cut to fit. `None` for all. An endless source needs it.
 
     Returns:
@@ -50,20 +50,20 @@ def batches(
 
     Raises:
         ValueError: If `data` is of no known kind, holds no samples, is
-            endless without a `limit`, or mixes arrays of different lengths.
+            endless without `samples`, or mixes arrays of different lengths.
 
     Example:
 
     >>> import numpy as np
     >>> x, y = np.zeros((5, 3)), np.zeros(5)
-    >>> [batch.shape for batch in batches((x, y), batch_size=2, limit=3)]
+    >>> [batch.shape for batch in batches((x, y), batch_size=2, samples=3)]
     [(2, 3), (1, 3)]
     """
-    return _stream(data, batch_size, limit, _inputs)
+    return _stream(data, batch_size, samples, _inputs)
 
 
 def labelled_batches(
-    data: Any, batch_size: int = 512, limit: int | None = None
+    data: Any, batch_size: int = 512, samples: int | None = None
 ) -> Iterator[tuple[Any, Any, Any]]:
     """Iterates over a labelled sample, one batch at a time.
 
@@ -71,7 +71,7 @@ def labelled_batches(
         data: As for `batches`, where it is `(x, y)` or `(x, y,
             sample_weight)` or consists of such batches.
         batch_size: See `batches`.
-        limit: See `batches`.
+        samples: See `batches`.
 
     Returns:
         An iterator over `(x, y, sample_weight)`; the last is `None` where
@@ -80,16 +80,16 @@ def labelled_batches(
     Raises:
         ValueError: As `batches`, or if there are no labels.
     """
-    for item in _stream(data, batch_size, limit, _labelled):
+    for item in _stream(data, batch_size, samples, _labelled):
         yield (*item, None)[:3]
 
 
-def sample_of(data: Any, limit: int) -> Any:
+def sample_of(data: Any, samples: int) -> Any:
     """Loads the first samples of data into memory, to be read repeatedly.
 
     Args:
         data: Labelled or not; see `batches`.
-        limit: How many samples to take at most.
+        samples: How many samples to take at most.
 
     Returns:
         Arrays in the structure of `data`: `x`, `(x, y)` or `(x, y,
@@ -101,7 +101,7 @@ def sample_of(data: Any, limit: int) -> Any:
 
     parts = [
         keras.tree.map_structure(keras.ops.convert_to_numpy, batch)
-        for batch in _stream(data, limit, limit, whole)
+        for batch in _stream(data, samples, samples, whole)
     ]
     sample = keras.tree.map_structure(
         lambda *arrays: np.concatenate(arrays), *parts
@@ -112,24 +112,24 @@ def sample_of(data: Any, limit: int) -> Any:
 def _stream(
     data: Any,
     batch_size: int,
-    limit: int | None,
+    samples: int | None,
     part: Callable[[Any], Any],
 ) -> Iterator[Any]:
     """Iterates over batches, of the wanted part of each item."""
     check_count("batch_size", batch_size)
-    if limit is not None:
-        check_count("limit", limit)
+    if samples is not None:
+        check_count("samples", samples)
 
     def listed(item: Any) -> Any:
         """Returns the part of an item, of which a list is meant as a tuple."""
         return part(tuple(item) if isinstance(item, list) else item)
 
     if _is(data, "tensorflow", "data.Dataset"):
-        _refuse_endless(int(data.cardinality()) == -1, limit, data)
+        _refuse_endless(int(data.cardinality()) == -1, samples, data)
         stream: Iterator[Any] = map(part, data.as_numpy_iterator())
     elif isinstance(data, keras.utils.PyDataset):
         count = data.num_batches
-        _refuse_endless(count is None, limit, data)
+        _refuse_endless(count is None, samples, data)
         stream = map(listed, _items(data, count))
     elif _is(data, "torch", "utils.data.DataLoader"):
         stream = map(listed, data)
@@ -139,7 +139,7 @@ def _stream(
         stream = map(part, data)
     else:
         raise ValueError(f"{_EXPECTED} Received: {_describe(data)}")
-    return _limited(stream, limit, data)
+    return _limited(stream, samples, data)
 
 
 def lasting(data: Any, samples: int) -> Any:
@@ -153,19 +153,19 @@ def lasting(data: Any, samples: int) -> Any:
 
 
 def _limited(
-    stream: Iterable[Any], limit: int | None, data: Any
+    stream: Iterable[Any], samples: int | None, data: Any
 ) -> Iterator[Any]:
     taken = 0
     for inputs in stream:
         size = _size(inputs)
-        if limit is not None and taken + size > limit:
-            size = limit - taken
+        if samples is not None and taken + size > samples:
+            size = samples - taken
             inputs = _cut(inputs, 0, size)
         if size:
             taken += size
             yield keras.tree.map_structure(_to_array, inputs)
             inputs = None  # Not two batches while the next is made.
-        if taken == limit:  # Before one more batch is asked for.
+        if taken == samples:  # Before one more batch is asked for.
             return
     if not taken:
         raise ValueError(
@@ -279,11 +279,11 @@ def _is_stream(value: Any) -> bool:
     return hasattr(value, "__iter__") and not text and not single
 
 
-def _refuse_endless(endless: bool, limit: int | None, data: Any) -> None:
-    if endless and limit is None:
+def _refuse_endless(endless: bool, samples: int | None, data: Any) -> None:
+    if endless and samples is None:
         raise ValueError(
-            "Expected a `limit`, for the data has no end. "
-            f"Received: limit=None, data={_describe(data)}"
+            "Expected `samples` for data without an end. "
+            f"Received: samples=None, data={_describe(data)}"
         )
 
 

@@ -128,7 +128,7 @@ def recalibrate(
     refused: dict[keras.Layer, str] = {}
     backend.sync_from_jax(model)
     count = 0
-    stream = batches(data, batch_size=batch_size, limit=samples)
+    stream = batches(data, batch_size=batch_size, samples=samples)
     for batch in stream if gathered else ():
         count += len(keras.tree.flatten(batch)[0])
         # In the scope nothing that the model assigns reaches its variables.

@@ -1,4 +1,4 @@
-"""What every criterion promises of its proposals, on every kind of model."""
+"""What every criterion promises of its candidates, on every kind of model."""
 
 import keras
 import numpy as np
@@ -28,14 +28,12 @@ CRITERIA = {
 MODELS = ("mlp", "cnn", "residual", "branches", "nested", "shared")
 
 
-def proposals(criterion, model, degree):
+def candidates(criterion, model, degree):
     analysis = analyse(model)
     numbers = [n for n, g in enumerate(analysis.groups) if g.removable]
     measured = criterion.measure(analysis, numbers)
     return {
-        analysis.groups[n].name: criterion.propose(
-            analysis, n, degree, measured
-        )
+        analysis.groups[n].name: criterion.choose(analysis, n, degree, measured)
         for n in numbers
     }
 
@@ -50,13 +48,13 @@ def removal_of(found):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("kind", CRITERIA)
-def test_proposals_can_be_carried_out(kind, name):
+def test_candidates_can_be_carried_out(kind, name):
     model = randomize(CATALOGUE[name](), seed=0)
     make, degree = CRITERIA[kind]
-    found = proposals(make(model), model, degree)
-    for proposal in found.values():
-        assert (np.diff(proposal.removed) > 0).all()
-        assert proposal.removed.size or proposal.reason
+    found = candidates(make(model), model, degree)
+    for candidate in found.values():
+        assert (np.diff(candidate.removed) > 0).all()
+        assert candidate.removed.size or candidate.reason
     removal = removal_of(found)
     if kind == "reconstruction":
         assert len(removal)
@@ -81,8 +79,8 @@ def test_limits_hold(kind):
     )
     make, _ = CRITERIA[kind]
     degree = 0.9 if kind == "reconstruction" else 1.01
-    free = proposals(make(model), model, degree)["one"].removed.size
-    found = proposals(make(model, min_units=9, round_to=4), model, degree)
+    free = candidates(make(model), model, degree)["one"].removed.size
+    found = candidates(make(model, min_units=9, round_to=4), model, degree)
     kept = 32 - found["one"].removed.size
     assert free > 0
     assert kept >= 12
@@ -99,7 +97,7 @@ def test_a_stricter_degree_removes_no_more(kind):
     sizes = [
         sum(
             each.removed.size
-            for each in proposals(make(model), model, degree).values()
+            for each in candidates(make(model), model, degree).values()
         )
         for degree in (strict, loose)
     ]
@@ -114,7 +112,7 @@ def test_reconstruction_explains_what_it_promises():
     hidden = keras.Model(model.inputs, model.get_layer("two").output)
     before = hidden.predict(x, verbose=0) @ kernel
     criterion = Reconstruction(x)
-    found = proposals(criterion, model, 0.3)["two"]
+    found = candidates(criterion, model, 0.3)["two"]
     assert found.removed.size
     ka.shrink(
         model, ka.Removal({"two": found.removed}, {"two": found.replacements})

@@ -57,7 +57,7 @@ def test_without_data_the_constant_is_lost():
 def test_the_share_is_of_each_direction():
     model = network()
     for share, expected in ((0.24, [0, 1]), (0.25, [0, 1, 2])):
-        removal = ka.selection.sparse_units(model, share)
+        removal = ka.selection.sparse_units(model, share=share)
         assert removal["hidden"].tolist() == expected
 
 

@@ -76,7 +76,7 @@ SOURCES = {
 def test_gives_the_inputs_in_order_up_to_the_limit(name, limit):
     expected = X[:limit]
     # Batches are of 4 here, as the sources' own.
-    found = gathered(batches(SOURCES[name](), batch_size=4, limit=limit))
+    found = gathered(batches(SOURCES[name](), batch_size=4, samples=limit))
     np.testing.assert_array_equal(found, expected)
     assert (
         sizes(batches(SOURCES[name](), 4, limit))
@@ -127,10 +127,10 @@ def test_items_of_a_generator_that_are_lists_are_the_inputs():
 def test_takes_no_item_more_than_the_limit_needs():
     source = itertools.count()
     stream = (next(source) + np.zeros((4, 2)) for _ in itertools.count())
-    assert sizes(batches(stream, limit=8)) == [4, 4]
+    assert sizes(batches(stream, samples=8)) == [4, 4]
     assert next(source) == 2
     endless = Sequence(lambda x, y: (x, y), count=None)
-    assert sizes(batches(endless, limit=11)) == [4, 4, 2, 1]
+    assert sizes(batches(endless, samples=11)) == [4, 4, 2, 1]
     assert endless.read == [0, 1, 2, 3]
 
 
@@ -143,7 +143,7 @@ def test_holds_one_batch_at_a_time():
         alive.append(sum(each() is not None for each in made))
         return array
 
-    stream = batches(((make(), None) for _ in range(5)), limit=18)
+    stream = batches(((make(), None) for _ in range(5)), samples=18)
     while next(stream, None) is not None:
         pass
     assert alive == [1, 1, 1, 1, 1]
@@ -193,8 +193,11 @@ def unbatched():
         (lambda: iter([np.float32(1)]), "to be arrays"),
         (lambda: iter([([X, Y[:9]], Y)]), r"inputs with \[9, 10\] samples"),
         (lambda: Sequence(lambda x, y: x, count=0), "at least one sample"),
-        (lambda: Sequence(lambda x, y: x, count=None), "Expected a `limit`"),
-        (endless, "Expected a `limit`"),
+        (
+            lambda: Sequence(lambda x, y: x, count=None),
+            "Expected `samples` for data",
+        ),
+        (endless, "Expected `samples` for data"),
     ],
 )
 def test_says_what_is_wrong_with_the_data(data, message):
@@ -207,8 +210,8 @@ def test_says_what_is_wrong_with_the_data(data, message):
 def test_says_what_is_wrong_with_numbers(wrong):
     with pytest.raises(ValueError, match=r"`batch_size` .* Received"):
         batches(X, batch_size=wrong)
-    with pytest.raises(ValueError, match=r"`limit` .* Received"):
-        batches(X, limit=wrong)
+    with pytest.raises(ValueError, match=r"`samples` .* Received"):
+        batches(X, samples=wrong)
 
 
 def test_complains_before_the_first_batch_is_asked_for():

@@ -10,10 +10,10 @@ from keras import ops
 
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis
-from keras_apoptosis.selection.rectified_layers import Rectified, totals
+from keras_apoptosis.statistics.rectified_layers import Rectified, totals
 
 
-class UnitWatch:
+class ActivationRecorder:
     """Separates what the units of layers did on one kind of data.
 
     Layers that keep statistics count every call, in training as in

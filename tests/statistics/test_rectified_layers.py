@@ -7,7 +7,7 @@ from keras import activations, layers
 
 import keras_apoptosis as ka
 from keras_apoptosis.graph import analyse, read
-from keras_apoptosis.selection.rectified_layers import (
+from keras_apoptosis.statistics.rectified_layers import (
     is_rectifier,
     rectified_layers,
     totals,
