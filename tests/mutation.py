@@ -4,10 +4,11 @@
 
 For each file of `TARGETS` it draws some mutants: a comparison is turned
 around, `and` becomes `or`, a number grows by one, a statement is dropped, and
-so on. A mutant is killed if one of the tests in the file's row fails, or if
-they take far too long. The others are printed as a difference: either a test
-is missing, or the mutant is equivalent. Names of equivalent ones, with the
-reason, belong in `tests/mutation_equivalents.txt`.
+so on. Of the tests in the file's row those run that reach the line; a first
+run under `sys.settrace` notes which they are. A mutant is killed if one of them
+fails, or if they take far too long. The others are printed as a difference:
+either a test is missing, or the mutant is equivalent. Equivalent ones belong in
+`tests/mutation_equivalents.txt`, each after a comment with the reason.
 
 Nothing is written: each mutant lives in a process of its own, which is forked
 after Keras was imported. It takes a system with `fork`.
@@ -23,14 +24,19 @@ import difflib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import math
 import os
+import pickle
 import random
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_apoptosis"
@@ -170,12 +176,11 @@ def mutable(tree: ast.AST) -> Iterator[ast.AST]:
             yield node
 
 
-def mutants(source: str) -> list[tuple[int, str]]:
-    """All mutants of a file: a line, and the whole text."""
+def mutants(source: str) -> list[tuple[range, str]]:
+    """All mutants of a file: the lines that change, and the whole text."""
     tree = ast.parse(source)
-    lines = source.splitlines(keepends=True)
     starts = [0]
-    for line in lines:
+    for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line.encode()))
     raw = source.encode()
     found = []
@@ -195,7 +200,8 @@ def mutants(source: str) -> list[tuple[int, str]]:
             mutant = (raw[:begin] + text.encode() + raw[end:]).decode()
             with contextlib.suppress(SyntaxError):
                 ast.parse(mutant)
-                found.append((node.lineno, mutant))
+                lines = range(node.lineno, (node.end_lineno or 0) + 1)
+                found.append((lines, mutant))
     return found
 
 
@@ -224,30 +230,110 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.source, str(self.path), "exec"), module.__dict__)
 
 
-def run(path: Path, source: str, tests: tuple[str, ...], limit: float) -> str:
-    """Runs the tests on a mutant: `killed`, `timeout` or `survived`."""
+def in_child(work: Callable[[], int], limit: float) -> int | None:
+    """Runs a function in a fork, and returns its exit status.
+
+    `None` if it took longer than the limit.
+    """
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        sys.meta_path.insert(0, Mutated(path, source))
-        import pytest
-
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        code = pytest.main([*options, *tests])
-        os._exit(int(code))
+        os._exit(work())
     stop = time.monotonic() + limit
     while time.monotonic() < stop:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            code = os.waitstatus_to_exitcode(status)
-            return "survived" if code == 0 else "killed"
+            return os.waitstatus_to_exitcode(status)
         time.sleep(0.05)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return "timeout"
+    return None
+
+
+def pytest_on(tests: Sequence[str], plugins: Sequence[Any] = ()) -> int:
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    return int(pytest.main([*options, *tests], plugins=plugins))
+
+
+class Reached:
+    """Notes which lines of the package each test reaches, and its seconds."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, set[tuple[str, int]]] = {}
+        self.seconds: dict[str, float] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: Any) -> Any:
+        lines = self.lines.setdefault(item.nodeid, set())
+        folder = str(PACKAGE)
+
+        def enter(frame: Any, event: str, argument: Any) -> Any:
+            name = frame.f_code.co_filename
+            if not name.startswith(folder):
+                return None
+
+            def line(frame: Any, event: str, argument: Any) -> Any:
+                lines.add((name, frame.f_lineno))
+                return line
+
+            lines.add((name, frame.f_lineno))
+            return line
+
+        start = time.monotonic()
+        sys.settrace(enter)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            self.seconds[item.nodeid] = time.monotonic() - start
+
+
+def reached_by(tests: Sequence[str]) -> Reached:
+    """Runs tests, and returns what each of them reaches.
+
+    Raises:
+        RuntimeError: If one of them fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "reached"
+
+        def work() -> int:
+            noted = Reached()
+            code = pytest_on(tests, [noted])
+            file.write_bytes(pickle.dumps((noted.lines, noted.seconds)))
+            return code
+
+        if in_child(work, math.inf) != 0:
+            raise RuntimeError(f"Tests fail on the package as it is: {tests}")
+        noted = Reached()
+        noted.lines, noted.seconds = pickle.loads(file.read_bytes())
+    return noted
+
+
+def tests_of(
+    noted: Reached, path: Path, lines: range, tests: Sequence[str]
+) -> tuple[list[str], float]:
+    """The tests that reach some lines, quick ones first, and their seconds.
+
+    All of them for lines that run when the package is imported.
+    """
+    wanted = {(str(path), line) for line in lines}
+    found = [name for name, each in noted.lines.items() if each & wanted]
+    if not found and not inside_function(path, lines.start):
+        return list(tests), sum(noted.seconds.values())
+    found.sort(key=noted.seconds.__getitem__)
+    return found, sum(noted.seconds[name] for name in found)
+
+
+def inside_function(path: Path, line: int) -> bool:
+    return any(
+        isinstance(node, ast.FunctionDef)
+        and node.body[0].lineno <= line <= (node.end_lineno or 0)
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
 
 
 def equivalents() -> set[str]:
@@ -285,7 +371,6 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     import keras
-    import pytest  # noqa: F401
     import scipy.linalg  # noqa: F401
     import sklearn.datasets  # noqa: F401
 
@@ -305,9 +390,9 @@ def main() -> None:
                 chosen += [(path, source, *each, tests) for each in drawn]
     rng.shuffle(chosen)  # So that a run that is cut short saw all files.
     begin = time.monotonic()
-    count = {"killed": 0, "timeout": 0, "survived": 0, "equivalent": 0}
-    limits: dict[tuple[str, ...], float] = {}
-    for path, source, line, mutant, tests in chosen:
+    count = {"killed": 0, "survived": 0, "equivalent": 0}
+    noted: dict[tuple[str, ...], Reached] = {}
+    for path, source, lines, mutant, tests in chosen:
         if time.monotonic() - begin > 60 * arguments.minutes:
             print("Out of time.")
             break
@@ -315,20 +400,24 @@ def main() -> None:
         if key in known:
             count["equivalent"] += 1
             continue
-        if tests not in limits:  # The package as it is.
-            start = time.monotonic()
-            assert run(path, source, tests, 1e9) == "survived", tests
-            limits[tests] = 60 + 3 * (time.monotonic() - start)
-        result = run(path, mutant, tests, limits[tests])
-        count[result] += 1
-        if result == "survived":
-            print(f"{path.relative_to(ROOT)}:{line}\n  {key}", flush=True)
+        if tests not in noted:
+            noted[tests] = reached_by(tests)
+        names, seconds = tests_of(noted[tests], path, lines, tests)
+
+        def work(path=path, mutant=mutant, names=names) -> int:
+            sys.meta_path.insert(0, Mutated(path, mutant))
+            return pytest_on(names)
+
+        survived = not names or in_child(work, 60 + 5 * seconds) == 0
+        count["survived" if survived else "killed"] += 1
+        if survived:
+            where = f"{path.relative_to(ROOT)}:{lines.start}"
+            print(f"{where} ({len(names)} tests)\n  {key}", flush=True)
     print(
         f"{sum(count.values())} of {len(chosen)} mutants: "
         + ", ".join(f"{value} {name}" for name, value in count.items())
     )
-    dead = count["killed"] + count["timeout"]
-    alive = count["survived"]
+    dead, alive = count["killed"], count["survived"]
     print(f"score: {dead / max(1, dead + alive):.1%} of those not equivalent")
 
 
