@@ -14,6 +14,8 @@ from keras_apoptosis import (
 from keras_apoptosis.accounting import flops, plot_history, report
 from keras_apoptosis.graph import UnitGroup, register_rule, unit_groups
 from keras_apoptosis.graph import rule_table as rules
+from keras_apoptosis.selection.price import Limit
+from keras_apoptosis.selection.prune import prune
 from keras_apoptosis.statistics.probe import unit_statistics
 from keras_apoptosis.surgery import (
     Removal,
@@ -30,6 +32,7 @@ from keras_apoptosis.training.recalibration import recalibrate
 __version__ = "0.1.0"
 
 __all__ = [
+    "Limit",
     "Removal",
     "Replacement",
     "Report",
@@ -42,6 +45,7 @@ __all__ = [
     "layers",
     "make_prunable",
     "plot_history",
+    "prune",
     "rebuild",
     "recalibrate",
     "register_rule",

@@ -39,6 +39,7 @@ from keras_apoptosis.backend.optimizers import (
     steps_of,
     weights_of,
 )
+from keras_apoptosis.backend.random_state import same_random_state
 from keras_apoptosis.backend.slots import clear_slots, slots_of
 from keras_apoptosis.backend.steps import (
     distribution_of,
@@ -74,6 +75,7 @@ __all__ = [
     "pristine",
     "reindex",
     "resize_variable",
+    "same_random_state",
     "seeds_of",
     "set_attributes",
     "set_shape",

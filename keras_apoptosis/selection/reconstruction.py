@@ -14,7 +14,12 @@ from keras_apoptosis.selection.candidate import (
     obstacle,
     outgoing,
 )
-from keras_apoptosis.selection.pursuit import choose_units, refit
+from keras_apoptosis.selection.curves import Curve
+from keras_apoptosis.selection.pursuit import (
+    choose_units,
+    refit,
+    unexplained_curve,
+)
 from keras_apoptosis.statistics.moments import Moments
 from keras_apoptosis.statistics.probe import collect, post_points
 from keras_apoptosis.surgery import Replacement
@@ -74,13 +79,7 @@ class Reconstruction:
         if why:
             return no_candidate(why)
         choice = choose_units(
-            [
-                (
-                    _gram(analysis, point, measured[group.name]),
-                    outgoing(point, group.size),
-                )
-                for point in group.observations
-            ],
+            self._observations(analysis, number, measured),
             tolerance,
             min_units=self.min_units,
             round_to=self.round_to,
@@ -88,22 +87,34 @@ class Reconstruction:
         )
         if not choice.removed.size:
             return no_candidate("every unit is needed to explain the rest")
-        return self._fit(analysis, number, choice.removed, measured)
+        return self.fit(analysis, number, choice.removed, measured)
+
+    def curve(
+        self,
+        analysis: Analysis,
+        number: int,
+        measured: dict[str, dict[str, Moments]],
+    ) -> Curve:
+        """Records what stays unexplained with every number of kept units."""
+        return unexplained_curve(
+            self._observations(analysis, number, measured), seed=self.seed
+        )
 
     def refit(
         self, analysis: Analysis, number: int, candidate: Candidate
     ) -> Candidate:
         """The same units, fitted to the model as it has become."""
         measured = self.measure(analysis, [number])
-        return self._fit(analysis, number, candidate.removed, measured)
+        return self.fit(analysis, number, candidate.removed, measured)
 
-    def _fit(
+    def fit(
         self,
         analysis: Analysis,
         number: int,
         removed: np.ndarray,
         measured: dict[str, dict[str, Moments]],
     ) -> Candidate:
+        """Fits what replaces chosen units of one group."""
         group = analysis.groups[number]
         kept = np.setdiff1d(np.arange(group.size), removed)
         replacements = {}
@@ -119,6 +130,22 @@ class Reconstruction:
                 constant=constant, mixing=mixing, residual=residual
             )
         return Candidate(removed, replacements)
+
+    def _observations(
+        self,
+        analysis: Analysis,
+        number: int,
+        measured: dict[str, dict[str, Moments]],
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Second moments and the consumers' weights, at each point."""
+        group = analysis.groups[number]
+        return [
+            (
+                _gram(analysis, point, measured[group.name]),
+                outgoing(point, group.size),
+            )
+            for point in group.observations
+        ]
 
 
 def _gram(

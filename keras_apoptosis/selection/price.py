@@ -1,0 +1,153 @@
+"""What pruning may cost, as measured on held-out data."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_apoptosis import backend
+from keras_apoptosis.distributed import collectives
+from keras_apoptosis.utils.checks import check_choice, check_count, check_size
+
+# Words in the names of metrics by which one tells where better is.
+_UP = ("acc", "auc", "precision", "recall", "f1", "iou", "r2", "cosine")
+_DOWN = ("loss", "error", "mse", "mae", "entropy", "perplexity", "divergence")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Limit:
+    """Limits how much worse a model may become by pruning.
+
+    After units were removed the model is evaluated; if the metric is worse
+    than before the first removal by more than `worse_by`, the removal is
+    undone to the last bit and tried with half as much, down to nothing. What
+    earlier removals cost counts, and so does what training has won since.
+
+    Args:
+        monitor: Name of what `model.evaluate` returns: `"loss"` or a metric,
+            such as `"accuracy"`. A prefix `"val_"` is allowed.
+        worse_by: Float >= 0. By how much the metric may be worse, in its own
+            unit: 0.005 of an accuracy is half a point.
+        data: Held-out data by which to judge, with labels: `(x, y)`,
+            `(x, y, sample_weight)`, or batches of that. Neither the training
+            data, which pruning may fit, nor the test data.
+        mode: `"max"` if more is better, `"min"` if less is; `"auto"` tells by
+            the name.
+        batch_size: Integer > 0. How many samples of an array to run at once.
+        attempts: Integer > 0. How often a removal is tried before nothing is
+            removed, each time with half as much.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> x, y = np.ones((8, 4)), np.zeros(8)
+    >>> ka.Limit("val_accuracy", worse_by=0.005, data=(x, y)).mode
+    'max'
+    """
+
+    monitor: str
+    worse_by: float
+    data: Any = dataclasses.field(repr=False)
+    mode: str = "auto"
+    batch_size: int = 512
+    attempts: int = 5
+
+    def __post_init__(self) -> None:
+        check_size("worse_by", self.worse_by)
+        check_choice("mode", self.mode, ("auto", "min", "max"))
+        check_count("batch_size", self.batch_size)
+        check_count("attempts", self.attempts)
+        if self.data is None:
+            raise ValueError(
+                "A limit is judged on held-out samples with labels: pass them "
+                "as `data=(x, y)`. Received: data=None"
+            )
+        if self.mode == "auto":
+            object.__setattr__(self, "mode", _mode_of(self.metric))
+
+    @property
+    def metric(self) -> str:
+        """The name by which `model.evaluate` returns the metric."""
+        return self.monitor.removeprefix("val_")
+
+    def measure(self, model: keras.Model) -> float:
+        """Evaluates a model, also in the middle of an epoch of `fit`.
+
+        The metrics of the training go on as if nothing had happened, and so
+        do seeds and statistics of activations. On several workers, each with
+        its own share of the data, it is the mean over workers.
+
+        Args:
+            model: A compiled model.
+
+        Raises:
+            ValueError: If the model is not compiled, or has no such metric.
+        """
+        if not getattr(model, "compiled", False):
+            raise ValueError(
+                "Expected a compiled model, whose loss and metrics can be "
+                f"evaluated. Received: model '{model.name}', not compiled"
+            )
+        backend.sync_from_jax(model)
+        state = (*model.metrics_variables, *model.non_trainable_variables)
+        kept = [(each, np.array(backend.peek(each))) for each in state]
+        with backend.same_random_state():
+            found = self._evaluated(model)
+        model.reset_metrics()
+        for variable, value in kept:
+            variable.assign(value)
+        backend.sync_to_jax(model)
+        if self.metric not in found:
+            raise ValueError(
+                "Expected `monitor` to be one of the model's metrics: "
+                f"{', '.join(sorted(found))}. Received: "
+                f"monitor={self.monitor!r}"
+            )
+        value = np.array(float(found[self.metric]))
+        name = f"limit.{self.metric}"
+        total = collectives.all_reduce_sum(value, name)
+        workers = collectives.all_reduce_sum(np.array(1.0), name)
+        return float(total / workers)
+
+    def _evaluated(self, model: keras.Model) -> dict[str, Any]:
+        if not isinstance(self.data, (tuple, list)):
+            return model.evaluate(self.data, verbose=0, return_dict=True)
+        x, y, *weights = self.data
+        return model.evaluate(
+            x,
+            y,
+            sample_weight=weights[0] if weights else None,
+            batch_size=self.batch_size,
+            verbose=0,
+            return_dict=True,
+        )
+
+    def worse(self, before: float, now: float) -> float:
+        """Returns by how much a value is worse than another one.
+
+        Not a number is infinitely worse.
+        """
+        loss = before - now if self.mode == "max" else now - before
+        return float("inf") if np.isnan(loss) else loss
+
+    def allows(self, before: float, now: float) -> bool:
+        """Returns whether the limit allows one value after another."""
+        # Means of the same numbers may differ in the last bits.
+        return self.worse(before, now) <= self.worse_by + 1e-7
+
+
+def _mode_of(metric: str) -> str:
+    name = metric.lower()
+    up = any(word in name for word in _UP)
+    down = any(word in name for word in _DOWN)
+    if up == down:
+        raise ValueError(
+            "Expected `mode` to be 'min' or 'max' for a metric by whose name "
+            f"one cannot tell. Received: monitor={metric!r}, mode='auto'"
+        )
+    return "max" if up else "min"

@@ -1,0 +1,137 @@
+"""One budget of error for the model: worked out by hand, and by search."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from keras_apoptosis.accounting.costs import (
+    flop_cost,
+    parameter_cost,
+    unit_cost,
+    widths_of,
+)
+from keras_apoptosis.graph import analyse
+from keras_apoptosis.selection.allocation import allocate
+from keras_apoptosis.selection.curves import score_curve
+from tests.architectures import CATALOGUE
+
+
+def mlp(*sizes):
+    return keras.Sequential(
+        [keras.Input((sizes[0],)), *(keras.layers.Dense(s) for s in sizes[1:])]
+    )
+
+
+def falling(size, power, scale=1.0):
+    return scale * (1 - np.arange(size + 1) / size) ** power
+
+
+def every_choice(cost, limit, sizes, errors):
+    """The least error of all choices that meet the limit."""
+    groups = list(errors)
+    ranges = [range(1, sizes[group] + 1) for group in groups]
+    best = np.inf
+    for chosen in itertools.product(*ranges):
+        widths = sizes.copy()
+        widths[groups] = chosen
+        if cost(widths) <= limit:
+            best = min(best, sum(errors[g][widths[g]] for g in groups))
+    return best
+
+
+@pytest.mark.parametrize("share", [0.8, 0.5, 0.25])
+@pytest.mark.parametrize("seed", range(3))
+def test_near_the_best_of_all_choices(share, seed):
+    """Kernels between the groups are shared: neither can be seen alone."""
+    rng = np.random.default_rng(seed)
+    analysis = analyse(mlp(6, 9, 12, 7, 4))
+    sizes = widths_of(analysis)
+    errors = {
+        group: falling(sizes[group], rng.uniform(1, 4), rng.uniform(0.5, 2))
+        for group in range(3)
+    }
+    costs = [parameter_cost(analysis)]
+    limits = [share * costs[0](sizes)]
+    found = allocate(costs, limits, sizes, errors)
+    assert found.met
+    assert costs[0](found.widths) <= limits[0]
+    best = every_choice(costs[0], limits[0], sizes, errors)
+    assert best - 1e-12 <= found.error <= 1.15 * best + 0.02
+
+
+def test_several_limits_are_all_met():
+    analysis = analyse(CATALOGUE["residual"]())
+    sizes = widths_of(analysis)
+    costs = [flop_cost(analysis), unit_cost(analysis)]
+    limits = [0.6 * costs[0](sizes), 0.7 * costs[1](sizes)]
+    errors = {
+        n: falling(g.size, 2)
+        for n, g in enumerate(analysis.groups)
+        if g.removable
+    }
+    found = allocate(costs, limits, sizes, errors)
+    assert found.met
+    for cost, limit in zip(costs, limits, strict=True):
+        assert cost(found.widths) <= limit
+
+
+def test_what_does_nothing_leaves_first():
+    analysis = analyse(mlp(4, 8, 8, 2))
+    sizes = widths_of(analysis)
+    errors = {0: falling(8, 1), 1: np.where(np.arange(9) >= 3, 0.0, 1.0)}
+    cost = parameter_cost(analysis)
+    wanted = cost(np.array([8, 3, 2]))
+    assert allocate([cost], [wanted], sizes, errors).widths.tolist() == [
+        8,
+        3,
+        2,
+    ]
+
+
+def test_round_to_and_min_units():
+    analysis = analyse(mlp(4, 20, 16, 2))
+    sizes = widths_of(analysis)
+    errors = {0: falling(20, 2), 1: falling(16, 2)}
+    cost = parameter_cost(analysis)
+    found = allocate([cost], [0.3 * cost(sizes)], sizes, errors, round_to=8)
+    assert found.met
+    assert found.widths.tolist() in ([8, 8, 2], [8, 16, 2], [16, 8, 2])
+    least = allocate([cost], [1], sizes, errors, min_units=5, round_to=4)
+    assert not least.met
+    assert least.widths.tolist() == [8, 8, 2]
+
+
+def test_a_budget_of_error_is_kept():
+    analysis = analyse(mlp(4, 20, 16, 2))
+    sizes = widths_of(analysis)
+    errors = {0: falling(20, 2), 1: falling(16, 2)}
+    cost = parameter_cost(analysis)
+    found = allocate([cost], [0], sizes, errors, budget=0.3)
+    assert not found.met
+    assert 0.25 < found.error <= 0.3
+    assert allocate([cost], [0], sizes, errors, budget=0).widths.tolist() == [
+        20,
+        16,
+        2,
+    ]
+
+
+def test_an_expensive_unit_does_not_hide_cheap_ones_behind_it():
+    """A cliff and then nothing: the hull goes over the cliff in one step."""
+    analysis = analyse(mlp(4, 10, 10, 2))
+    sizes = widths_of(analysis)
+    cliff = np.array([2.0, *[0.2] * 9, 0.0])  # One unit costs 0.2, as nine do.
+    errors = {0: cliff, 1: falling(10, 1)}  # Each unit costs 0.1.
+    cost = parameter_cost(analysis)
+    found = allocate([cost], [0.4 * cost(sizes)], sizes, errors)
+    assert found.widths[0] <= 3
+
+
+def test_scores_add_up():
+    curve = score_curve(np.array([2.0, -1.0, 3.0, 5.0]))
+    assert curve.error.tolist() == [10, 5, 2, 0, 0]
+    assert curve.order.tolist() == [3, 2, 0, 1]
+    shares = score_curve(np.array([1.0, 3.0]), relative=True)
+    assert shares.error.tolist() == [1, 0.25, 0]
