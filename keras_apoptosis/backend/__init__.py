@@ -4,6 +4,8 @@ Everything here was measured on Keras 3.15; `tests/backend/` fails if a later
 Keras keeps its state otherwise.
 """
 
+from keras_apoptosis.backend.averages import weight_copies
+from keras_apoptosis.backend.holders import Holders, holders_of
 from keras_apoptosis.backend.kernels import (
     effective_value,
     kernel_mask_of,
@@ -19,7 +21,6 @@ from keras_apoptosis.backend.layers import (
     pristine,
     set_attributes,
     set_shape,
-    track_again,
     unlocked,
 )
 from keras_apoptosis.backend.models import (
@@ -28,6 +29,8 @@ from keras_apoptosis.backend.models import (
     layers_inside,
     models_of,
     ordered_nodes,
+    output_shapes,
+    parameters_of,
     seeds_of,
 )
 from keras_apoptosis.backend.optimizers import (
@@ -47,22 +50,34 @@ from keras_apoptosis.backend.steps import (
     sync_from_jax,
     sync_to_jax,
 )
-from keras_apoptosis.backend.variables import peek, resize_variable, snapshot
+from keras_apoptosis.backend.torch_optimizers import cut_torch_state
+from keras_apoptosis.backend.variables import (
+    held_value,
+    invalidate,
+    peek,
+    resize_variable,
+    snapshot,
+)
 
 __all__ = [
+    "Holders",
     "add_unsaved_variable",
     "as_function",
     "build_shapes",
     "built_with",
     "changed_config",
     "clear_slots",
+    "cut_torch_state",
     "direct_operations",
     "distribution_of",
     "drop_unsaved_variables",
     "effective_value",
     "forget_compiled",
     "function_attributes",
+    "held_value",
+    "holders_of",
     "innermost",
+    "invalidate",
     "kernel_mask_of",
     "kernel_of",
     "layers_inside",
@@ -70,6 +85,8 @@ __all__ = [
     "models_of",
     "only_saved",
     "ordered_nodes",
+    "output_shapes",
+    "parameters_of",
     "peek",
     "plain_attributes",
     "pristine",
@@ -84,7 +101,7 @@ __all__ = [
     "steps_of",
     "sync_from_jax",
     "sync_to_jax",
-    "track_again",
     "unlocked",
+    "weight_copies",
     "weights_of",
 ]

@@ -127,12 +127,6 @@ def plain_attributes(layer: keras.Layer) -> dict[str, Any]:
     }
 
 
-def track_again(layer: keras.Layer) -> None:
-    """Lets PyTorch see the new parameters of a layer, or of a model."""
-    if hasattr(layer, "_track_variables") and hasattr(layer, "_torch_params"):
-        layer._track_variables()
-
-
 def _is_plain(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(_is_plain(each) for each in value.values())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras.src.backend import compute_output_spec
 from keras.src.models.functional import Functional
 
 
@@ -96,3 +98,32 @@ def ordered_nodes(function: Any) -> Iterator[Any]:
                 id(tensor) in given for tensor in node.outputs
             ):
                 yield node
+
+
+def output_shapes(node: Any) -> list[tuple]:
+    """Computes the shapes that a recorded call returns for its inputs now.
+
+    The layer's own code runs on tensors without values.
+
+    Args:
+        node: Keras' record of a call.
+
+    Raises:
+        Exception: Whatever the layer raises if it cannot take its inputs.
+    """
+    arguments = node.arguments
+    args, kwargs = arguments.fill_in(
+        {
+            id(tensor): keras.KerasTensor(tensor.shape, tensor.dtype)
+            for tensor in arguments.keras_tensors
+        }
+    )
+    with keras.StatelessScope():
+        outputs = compute_output_spec(node.operation.call, *args, **kwargs)
+    return [tuple(each.shape) for each in keras.tree.flatten(outputs)]
+
+
+def parameters_of(model: keras.Model) -> int:
+    """Counts the parameters of a model, which need not be built."""
+    weights = {id(weight): weight for weight in model.weights}
+    return sum(math.prod(weight.shape) for weight in weights.values())

@@ -14,12 +14,12 @@ from keras_apoptosis.backend.layers import set_attributes
 
 
 def weights_of(optimizer: keras.Optimizer) -> list[keras.Variable]:
-    """Returns the variables that an optimizer was built with, in order."""
+    """The model's variables that an optimizer was built with, in order."""
     return list(optimizer._trainable_variables)
 
 
 def steps_of(optimizer: keras.Optimizer) -> keras.Variable:
-    """Returns how often an optimizer was applied.
+    """How often an optimizer was applied.
 
     Where it accumulates gradients, its `iterations` count updates instead.
     """
@@ -27,9 +27,13 @@ def steps_of(optimizer: keras.Optimizer) -> keras.Variable:
 
 
 def innermost(optimizer: keras.Optimizer) -> keras.Optimizer:
-    """Returns the optimizer that updates weights: the innermost one."""
-    *_, last = with_inner(optimizer)
-    return last
+    """Returns the optimizer that updates weights: the one that another wraps.
+
+    One that shares weights out among several others sees all gradients, and
+    is taken for the innermost itself.
+    """
+    inner = _wrapped(optimizer)
+    return innermost(inner[0]) if len(inner) == 1 else optimizer
 
 
 def add_unsaved_variable(
@@ -95,15 +99,28 @@ def reindex(optimizer: keras.Optimizer) -> None:
                 each._var_key(variable): index
                 for index, variable in enumerate(each._trainable_variables)
             }
+        if hasattr(each, "_var_to_optimizer_idx"):
+            each._var_to_optimizer_idx = {
+                each._var_key(variable): number
+                for number, inner in enumerate(each._inner_optimizers)
+                for variable in inner._trainable_variables
+            }
 
 
 def with_inner(optimizer: keras.Optimizer) -> Iterator[keras.Optimizer]:
-    """Returns an optimizer and those that it wraps."""
+    """Yields an optimizer and those that it wraps."""
     yield optimizer
-    for value in list(vars(optimizer).values()):
-        for each in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(each, keras.Optimizer):
-                yield from with_inner(each)
+    for each in _wrapped(optimizer):
+        yield from with_inner(each)
+
+
+def _wrapped(optimizer: keras.Optimizer) -> list[keras.Optimizer]:
+    return [
+        each
+        for value in list(vars(optimizer).values())
+        for each in (value if isinstance(value, (list, tuple)) else [value])
+        if isinstance(each, keras.Optimizer)
+    ]
 
 
 _STORING = ("save_own_variables", "load_own_variables")

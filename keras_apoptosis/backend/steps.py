@@ -35,6 +35,8 @@ def sync_to_jax(model: keras.Model) -> None:
 
 def forget_compiled(model: keras.Model) -> None:
     """Drops compiled steps, which would go on with the old variables."""
+    if not isinstance(model, keras.Model):  # A function of a graph.
+        return
     model.test_function = None
     model.predict_function = None
     if getattr(model, "train_function", None) is not None:

@@ -12,13 +12,27 @@ import numpy as np
 def resize_variable(variable: keras.Variable, value: np.ndarray) -> None:
     """Gives a variable a value of another shape; it stays the same object.
 
-    Trackers, the optimizer's list and the variable's path stay valid.
+    Trackers, the optimizer's list and the variable's path stay valid. On
+    PyTorch the `torch.nn.Parameter` behind it stays the same object, too; on
+    TensorFlow it has another `tf.Variable` afterwards, see `invalidate`.
+
+    Args:
+        variable: The variable.
+        value: Its new value.
     """
-    _restore(variable, _new_value(variable, value), tuple(value.shape))
+    tensor = _tensor(variable, value)
+    if keras.backend.backend() == "torch":
+        _set_data(variable._value, tensor)
+    else:
+        variable._initialize(tensor)
+    variable._shape = tuple(value.shape)
 
 
 def peek(variable: keras.Variable) -> np.ndarray:
-    """Returns the value of a variable, read-only: not copied where possible."""
+    """Returns the value of a variable, to read only.
+
+    It is not copied where the backend allows that.
+    """
     value = variable.value
     if keras.backend.backend() == "torch" and variable.dtype != "bfloat16":
         return value.detach().cpu().numpy()
@@ -26,28 +40,67 @@ def peek(variable: keras.Variable) -> np.ndarray:
 
 
 def snapshot(variable: keras.Variable) -> Callable[[], None]:
-    """Returns what gives a variable its present value and shape back."""
-    value, shape = variable._value, tuple(variable.shape)
-    return lambda: _restore(variable, value, shape)
+    """Returns a function that restores a variable's present value and shape."""
+    holder, shape = variable._value, tuple(variable.shape)
+    data = holder.data if keras.backend.backend() == "torch" else None
+
+    def restore() -> None:
+        if data is not None:
+            _set_data(holder, data)
+        variable._value = holder
+        variable._shape = shape
+
+    return restore
 
 
-def _new_value(variable: keras.Variable, value: np.ndarray) -> Any:
-    """Converts a value to the form in which the backend keeps a variable's."""
-    holder = variable._value
-    variable._initialize(_tensor(variable, value))
-    made, variable._value = variable._value, holder
-    return made
+def held_value(variable: keras.Variable) -> Any:
+    """Returns the object of the backend that holds a variable's value."""
+    return variable._value
+
+
+def invalidate(holder: Any) -> None:
+    """Makes any further use of a replaced `tf.Variable` an error.
+
+    A compiled `tf.function` that was not traced again still holds it, and
+    would go on with the old weights in silence. TensorFlow cannot destroy
+    such a variable, but it can take the value out of it: operations then fail
+    for its shape. PyTorch keeps the parameter, and what JAX compiles holds no
+    variable.
+
+    Args:
+        holder: What `held_value` gave before the variable was resized.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    empty = tf.zeros((0,) * max(1, holder.shape.rank), holder.dtype)
+    tf.raw_ops.AssignVariableOp(
+        resource=holder.handle, value=empty, validate_shape=False
+    )
 
 
 def _tensor(variable: keras.Variable, value: np.ndarray) -> Any:
-    if keras.backend.backend() == "torch" and value.dtype == variable._dtype:
-        import torch
+    dtype = variable._dtype
+    if keras.backend.backend() != "torch":
+        return keras.ops.convert_to_tensor(value, dtype=dtype)
+    import torch
 
+    device = variable._value.device
+    if value.dtype == dtype and dtype != "bfloat16":
         # Keras would copy it once more.
-        return torch.from_numpy(np.ascontiguousarray(value))
-    return keras.ops.convert_to_tensor(value, dtype=variable._dtype)
+        return torch.from_numpy(np.ascontiguousarray(value)).to(device)
+    return keras.ops.convert_to_tensor(value, dtype=dtype).to(device)
 
 
-def _restore(variable: keras.Variable, value: Any, shape: tuple) -> None:
-    variable._value = value
-    variable._shape = shape
+def _set_data(parameter: Any, data: Any) -> None:
+    """Gives a PyTorch parameter other data, possibly of another shape."""
+    import torch
+
+    # What accumulates a parameter's gradient remembers its shape, and lives
+    # as long as any graph that it is part of, such as the last loss. Another
+    # type makes PyTorch forget it.
+    other = torch.float64 if data.dtype != torch.float64 else torch.float32
+    parameter.grad = None
+    parameter.data = torch.empty(0, dtype=other, device=data.device)
+    parameter.data = data

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
+import keras
 import numpy as np
 
 from keras_apoptosis import backend
@@ -14,43 +15,81 @@ from keras_apoptosis.surgery.absorption import absorber_of, response_to
 from keras_apoptosis.surgery.removal import Removal, Replacement
 
 
+class Change(NamedTuple):
+    """A variable and what it becomes.
+
+    Args:
+        key: `id` of the weight that the variable is, or is a copy of.
+        variable: The variable.
+        value: Its new value; of the type in which it was computed.
+    """
+
+    key: int
+    variable: keras.Variable
+    value: np.ndarray
+
+    def typed(self) -> np.ndarray:
+        """Returns the value in the type of the variable."""
+        dtype = backend.peek(self.variable).dtype
+        return self.value.astype(dtype, copy=False)
+
+
 class Draft:
-    """Weights as they become, in double precision."""
+    """Computes what a removal makes of weights, or of copies of them.
 
-    def __init__(self, analysis: Analysis):
+    All of it is affine in the weights, so that what an optimizer keeps of
+    them, such as moving averages, becomes what it would by the same removal.
+
+    Args:
+        analysis: The model's units.
+        copies: Variables to take in the place of weights, by their `id`.
+    """
+
+    def __init__(
+        self,
+        analysis: Analysis,
+        copies: Mapping[int, keras.Variable] | None = None,
+    ):
         self.analysis = analysis
-        self.changed: dict[int, np.ndarray] = {}
-        self.dtypes: dict[int, np.dtype] = {}
+        self.copies = copies or {}
         self.notes: list[str] = []
+        # What each consumer was shifted by, and could not take by itself.
+        self.shifts: dict[str, np.ndarray] = {}
+        self._changed: dict[int, np.ndarray] = {}
+        self._variables: dict[int, keras.Variable] = {}
 
-    def value(self, variable: Any) -> np.ndarray:
-        """The value of a weight so far, to read only."""
-        if id(variable) in self.changed:
-            return self.changed[id(variable)]
-        return backend.peek(variable)
+    def value(self, weight: keras.Variable) -> np.ndarray:
+        """Returns the value of a weight so far, to read only."""
+        if id(weight) in self._changed:
+            return self._changed[id(weight)]
+        return backend.peek(self._variable(weight))
 
-    def change(self, variable: Any) -> np.ndarray:
-        """The value of a weight so far, in double precision, to write in."""
-        value = self.value(variable)
-        self.dtypes.setdefault(id(variable), value.dtype)
-        self.changed[id(variable)] = value.astype("float64")
-        return self.changed[id(variable)]
+    def change(self, weight: keras.Variable) -> np.ndarray:
+        """Returns the value of a weight so far in double precision, to edit."""
+        self._changed[id(weight)] = self.value(weight).astype("float64")
+        self._variables[id(weight)] = self._variable(weight)
+        return self._changed[id(weight)]
 
-    def cut(self, variable: Any, positions: Mapping[int, np.ndarray]) -> None:
-        """Leaves only some positions along axes of a weight."""
-        value = self.value(variable)
-        self.dtypes.setdefault(id(variable), value.dtype)
-        self.changed[id(variable)] = cut(value, positions)
+    def cut(
+        self, weight: keras.Variable, positions: Mapping[int, np.ndarray]
+    ) -> None:
+        """Keeps only some positions along axes of a weight."""
+        self._changed[id(weight)] = cut(self.value(weight), positions)
+        self._variables[id(weight)] = self._variable(weight)
 
-    def finished(self) -> dict[int, np.ndarray]:
-        """The new values of the weights that change."""
-        return {
-            key: value.astype(self.dtypes[key], copy=False)
-            for key, value in self.changed.items()
-        }
+    def finished(self) -> list[Change]:
+        """Returns the variables that change, with their new values."""
+        return [
+            Change(key, variable, self._changed[key])
+            for key, variable in self._variables.items()
+            if not self.copies or key in self.copies
+        ]
+
+    def _variable(self, weight: keras.Variable) -> keras.Variable:
+        return self.copies.get(id(weight), weight)
 
     def replace(self, number: int, removal: Removal) -> None:
-        """Lets consumers (and producers) absorb what replaces a group."""
+        """Lets consumers and producers absorb the replacement of a group."""
         group = self.analysis.groups[number]
         gone = removal[group.name]
         stay = np.setdiff1d(np.arange(group.size), gone)
@@ -135,6 +174,8 @@ class Draft:
         for variable, part, sign in absorber or ():
             value = self.change(variable)
             value[part] += sign * shift.reshape(value[part].shape)
+            if id(variable) not in self.copies:
+                self.shifts[name] = self.shifts.get(name, 0) + shift
 
     def _average_incoming(
         self, number: int, incoming: np.ndarray, stay: np.ndarray

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
+from keras_apoptosis.backend import parameters_of
 from keras_apoptosis.graph import Analysis
-from keras_apoptosis.surgery.draft import Draft
+from keras_apoptosis.surgery.draft import Change, Draft
 from keras_apoptosis.surgery.removal import Removal
 
 
@@ -19,7 +22,8 @@ class Plan:
     """The model after a removal, in numbers.
 
     Args:
-        values: New value of each weight that changes, by `id`.
+        changes: The variables that change, with their new values: weights,
+            and copies that optimizers keep of them.
         kept: For each weight that shrinks, by `id`, and each of its axes the
             positions that stay.
         config: For each layer that shrinks, by `id`, the new config entries,
@@ -28,36 +32,53 @@ class Plan:
         notes: What could not be done exactly, for people.
     """
 
-    values: dict[int, np.ndarray]
+    changes: tuple[Change, ...]
     kept: dict[int, dict[int, np.ndarray]]
     config: dict[int, dict[tuple, Any]]
     shapes: dict[int, tuple]
     notes: tuple[str, ...]
 
+    @functools.cached_property
+    def values(self) -> dict[int, np.ndarray]:
+        """New value of each weight that changes, by `id`, without copies."""
+        return {
+            each.key: each.typed()
+            for each in self.changes
+            if each.key == id(each.variable)
+        }
 
-def make_plan(analysis: Analysis, removal: Removal) -> Plan:
-    """Works out what a removal makes of a model.
+
+def make_plan(
+    analysis: Analysis,
+    removal: Removal,
+    copies: Iterable[Mapping[int, keras.Variable]] = (),
+) -> Plan:
+    """Computes what a removal makes of a model.
 
     Args:
         analysis: The model's units.
-        removal: What goes; must have passed `check`.
+        removal: The removal; must have passed `check`.
+        copies: Sets of copies of weights to change alike, by `id` of the
+            weight.
 
     Returns:
         The plan. The model is only read.
     """
     trace = analysis.trace
-    draft = Draft(analysis)
-    for number, group in enumerate(analysis.groups):
-        if group.name in removal:
-            draft.replace(number, removal)
     stays = _staying(analysis, removal)
     kept = _kept(analysis, stays)
-    for scale in trace.scales.values():
-        part = stays(scale.labels).size / scale.labels.size
-        if part < 1:
-            draft.change(scale.variable)[...] *= part**scale.power
-    for key, axes in kept.items():
-        draft.cut(trace.variables[key], axes)
+    drafts = [Draft(analysis), *(Draft(analysis, each) for each in copies)]
+    for draft in drafts:
+        for number, group in enumerate(analysis.groups):
+            if group.name in removal:
+                draft.replace(number, removal)
+        for scale in trace.scales.values():
+            part = stays(scale.labels).size / scale.labels.size
+            if part < 1:
+                draft.change(scale.variable)[...] *= part**scale.power
+        for key, axes in kept.items():
+            if not draft.copies or key in draft.copies:
+                draft.cut(trace.variables[key], axes)
     shapes = {}
     for key, axes in trace.units.items():
         shape = list(trace.graph.tensors[key].shape)
@@ -78,8 +99,12 @@ def make_plan(analysis: Analysis, removal: Removal) -> Plan:
         if layer in reached
         or any(stays(s.labels).size < s.labels.size for s in sizes.values())
     }
-    notes = [*draft.notes, *_readings(analysis, removal)]
-    return Plan(draft.finished(), kept, config, shapes, tuple(notes))
+    weights, *others = drafts
+    notes = [*weights.notes, *_readings(analysis, removal)]
+    for each in others:
+        notes.extend(_differences(weights.shifts, each.shifts))
+    changes = tuple(change for draft in drafts for change in draft.finished())
+    return Plan(changes, kept, config, shapes, tuple(notes))
 
 
 def work_after(analysis: Analysis, removal: Removal) -> float:
@@ -93,7 +118,7 @@ def work_after(analysis: Analysis, removal: Removal) -> float:
 
 def parameters_after(analysis: Analysis, removal: Removal) -> int:
     """Counts the parameters a model would have after a removal."""
-    count = analysis.graph.model.count_params()
+    count = parameters_of(analysis.graph.model)
     variables = analysis.trace.variables
     for key, axes in _kept(analysis, _staying(analysis, removal)).items():
         shape = list(variables[key].shape)
@@ -102,6 +127,22 @@ def parameters_after(analysis: Analysis, removal: Removal) -> int:
             shape[axis] = positions.size
         count += math.prod(shape)
     return count
+
+
+def _differences(
+    weights: Mapping[str, np.ndarray], copies: Mapping[str, np.ndarray]
+) -> list[str]:
+    """Says where copies of weights cannot take a constant by themselves."""
+    notes = []
+    for name, shift in copies.items():
+        error = float(np.sqrt(np.mean((shift - weights[name]) ** 2)))
+        if error:
+            notes.append(
+                f"what takes the constant part of the replacement at '{name}' "
+                "serves the weights and their average alike: it is exact for "
+                f"the weights, off by {error:.3g} RMS for the average"
+            )
+    return notes
 
 
 def _readings(analysis: Analysis, removal: Removal) -> list[str]:

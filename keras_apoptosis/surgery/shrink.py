@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+
 import keras
 
 from keras_apoptosis import backend
 from keras_apoptosis.backend.step_hooks import without_hooks
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.surgery.apply import UsedElsewhere, apply_plan
 from keras_apoptosis.surgery.check import check
 from keras_apoptosis.surgery.configuration import resized_copy
 from keras_apoptosis.surgery.plan import Plan, make_plan
 from keras_apoptosis.surgery.removal import Removal
 from keras_apoptosis.surgery.report import Report, report_of
-from keras_apoptosis.surgery.resize import resize
 
 
 def shrink(model: keras.Model, removal: Removal) -> Report:
@@ -50,7 +53,7 @@ def shrink(model: keras.Model, removal: Removal) -> Report:
     >>> model.layers[0].units
     5
     """
-    analysis, plan = _prepare(model, removal)
+    analysis = _checked(model, removal)
     collectives.assert_same(
         removal.digest(),
         "the units to remove and their replacements",
@@ -58,13 +61,15 @@ def shrink(model: keras.Model, removal: Removal) -> Report:
         "are summed over ranks; processors of different kinds round "
         "differently.",
     )
-    before = model.count_params()
-    with without_hooks(getattr(model, "optimizer", None)):
-        resize(model, analysis, plan)
-    backend.sync_to_jax(model)
-    return report_of(
-        analysis.groups, removal, before, model.count_params(), plan.notes
-    )
+    before = backend.parameters_of(model)
+    plan = None
+    with contextlib.suppress(UsedElsewhere):
+        plan = _applied(model, analysis, removal)
+    if plan is None:  # The other model may be deleted, but not collected.
+        gc.collect()
+        plan = _applied(model, analysis, removal)
+    after = backend.parameters_of(model)
+    return report_of(analysis.groups, removal, before, after, plan.notes)
 
 
 def rebuild(model: keras.Model, removal: Removal) -> keras.Model:
@@ -93,11 +98,12 @@ def rebuild(model: keras.Model, removal: Removal) -> keras.Model:
     >>> small.count_params(), model.count_params()
     (37, 58)
     """
-    analysis, plan = _prepare(model, removal)
-    return resized_copy(model, analysis.graph, plan)
+    analysis = _checked(model, removal)
+    backend.sync_from_jax(model)
+    return resized_copy(model, analysis.graph, make_plan(analysis, removal))
 
 
-def _prepare(model: keras.Model, removal: Removal) -> tuple[Analysis, Plan]:
+def _checked(model: keras.Model, removal: Removal) -> Analysis:
     analysis = analyse(model)
     check(analysis, removal)
     over = backend.distribution_of(model)
@@ -106,5 +112,24 @@ def _prepare(model: keras.Model, removal: Removal) -> tuple[Analysis, Plan]:
             "Removing units from a model that is distributed over devices is "
             f"not supported yet. Received: model '{model.name}' under {over}"
         )
-    backend.sync_from_jax(model)
-    return analysis, make_plan(analysis, removal)
+    return analysis
+
+
+def _applied(model: keras.Model, analysis: Analysis, removal: Removal) -> Plan:
+    """Shrinks a model, and lets all that holds its layers follow."""
+    holders = backend.holders_of(model)
+    for each in holders.models:
+        backend.sync_from_jax(each)
+    copies = [
+        each
+        for optimizer in holders.optimizers
+        for each in backend.weight_copies(optimizer)
+    ]
+    plan = make_plan(analysis, removal, copies)
+    with contextlib.ExitStack() as stack:
+        for optimizer in holders.optimizers:
+            stack.enter_context(without_hooks(optimizer))
+        apply_plan(analysis, plan, holders)
+    for each in holders.models:
+        backend.sync_to_jax(each)
+    return plan

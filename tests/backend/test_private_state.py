@@ -13,7 +13,7 @@ import pytest
 from keras import layers, ops
 
 from keras_apoptosis import backend
-from keras_apoptosis.backend import as_function, models_of, seeds_of
+from keras_apoptosis.backend import as_function, seeds_of
 from keras_apoptosis.backend.calls import (
     called_on,
     in_inference,
@@ -184,14 +184,41 @@ def test_pytorch_sees_new_parameters():
     if keras.backend.backend() != "torch":
         pytest.skip("only PyTorch keeps a dictionary of parameters")
     model = model_of()
-    list(model.parameters())  # Records them.
-    layer = model.layers[0]
-    backend.resize_variable(layer._kernel, np.ones((3, 2), "float32"))
-    for each in (layer, *models_of(model)):
-        backend.track_again(each)
-    assert {id(p) for p in model.parameters()} == {
-        id(v.value) for v in model.variables
-    }
+    before = {id(parameter) for parameter in model.parameters()}
+    kernel = model.layers[0]._kernel
+    backend.resize_variable(kernel, np.ones((3, 2), "float32"))
+    # A loop or optimizer of one's own holds the parameter itself.
+    assert before == {id(parameter) for parameter in model.parameters()}
+    assert before == {id(v.value) for v in model.variables}
+    assert {tuple(p.shape) for p in model.parameters()} == {(3, 2), (2,)}
+
+
+def test_a_resized_parameter_takes_gradients_while_an_old_loss_lives():
+    if keras.backend.backend() != "torch":
+        pytest.skip("only PyTorch keeps graphs of gradients")
+    variable = keras.Variable(np.ones((4, 3), "float32"))
+    loss = (variable.value * 2).sum()
+    loss.backward()
+    backend.resize_variable(variable, np.ones((2, 3), "float32"))
+    (variable.value * 3).sum().backward()
+    assert variable.value.grad.tolist() == [[3.0] * 3] * 2
+    assert loss.item() == 24
+
+
+def test_a_replaced_variable_fails_where_it_is_still_used():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("only TensorFlow compiles functions around variables")
+    import tensorflow as tf
+
+    variable = keras.Variable(np.ones((4, 3), "float32"))
+    function = tf.function(lambda x: x @ variable.value)
+    function(np.ones((1, 4), "float32"))
+    old = backend.held_value(variable)
+    backend.resize_variable(variable, np.ones((2, 3), "float32"))
+    backend.invalidate(old)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        function(np.ones((1, 4), "float32"))
+    assert tuple((np.ones((1, 2), "float32") @ variable.value).shape) == (1, 3)
 
 
 def test_jax_values_come_back_in_the_middle_of_fit():

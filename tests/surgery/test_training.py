@@ -99,6 +99,11 @@ def test_slots_are_cut_alike(optimizer):
         if optimizer != "loss_scale"
         else model.trainable_variables,
     )
+    copies = {
+        id(copy)
+        for each in backend.weight_copies(model.optimizer)
+        for copy in each.values()
+    }
     weights = {id(v): i for i, v in enumerate(model.trainable_variables)}
     kept = _kept_by_hand(model, removal)
     ka.shrink(model, removal)
@@ -111,6 +116,9 @@ def test_slots_are_cut_alike(optimizer):
             if origin is not None:
                 index, of = origin
                 expected = np.take(expected, kept[index][of], axis)
+        if id(slot) in copies:  # See `test_followers.py`.
+            assert tuple(slot.shape) == expected.shape
+            continue
         np.testing.assert_array_equal(ops.convert_to_numpy(slot), expected)
     others = {id(slot) for slot, _ in slots}
     for slot in model.optimizer.variables:

@@ -9,100 +9,146 @@ import keras
 import numpy as np
 
 from keras_apoptosis import backend
-from keras_apoptosis.backend import as_function, layers_inside, models_of
+from keras_apoptosis.backend import Holders, as_function, layers_inside
 from keras_apoptosis.graph import Analysis, Step
 from keras_apoptosis.surgery.draft import cut
 from keras_apoptosis.surgery.plan import Plan
 
 
-def resize(model: keras.Model, analysis: Analysis, plan: Plan) -> None:
+def apply_plan(analysis: Analysis, plan: Plan, holders: Holders) -> None:
     """Makes a model what a plan says.
 
-    Weights, the optimizer's slots, config, recorded shapes and compiled
-    steps all follow. If anything fails, the model is as it was.
+    Weights, the slots of optimizers, config, recorded shapes and compiled
+    steps all follow, those of other models that share layers as well. If
+    anything fails, all is as it was.
 
     Args:
-        model: The model.
-        analysis: Its units.
+        analysis: The model's units.
         plan: What it becomes.
+        holders: What else holds its layers and weights.
+
+    Raises:
+        ValueError: If a layer or an optimizer does not fit the plan, or
+            another model uses units that the plan removes.
     """
-    slots = _new_slots(model, plan)
+    changes = [(each.variable, each.typed()) for each in plan.changes]
+    changes += _new_slots(plan, holders)
     attributes = _new_attributes(analysis, plan)
-    touched = _touched_layers(analysis, plan)
-    undo: list[Callable[[], None]] = []
+    cut_state, restore_state = backend.cut_torch_state(
+        holders.torch_optimizers,
+        (
+            (each.variable, plan.kept[each.key])
+            for each in plan.changes
+            if each.key in plan.kept and each.key == id(each.variable)
+        ),
+    )
+    replaced = [backend.held_value(variable) for variable, _ in changes]
+    undo: list[Callable[[], None]] = [restore_state]
     try:
-        for variable, value in slots:
+        for variable, value in changes:
             undo.append(backend.snapshot(variable))
             backend.resize_variable(variable, value)
-        for layer in touched:
-            for variable in layer.variables:
-                if id(variable) in plan.values:
-                    undo.append(backend.snapshot(variable))
-                    backend.resize_variable(variable, plan.values[id(variable)])
+        cut_state()
         for thing, new in attributes:
             old = {name: thing.__dict__[name] for name in new}
             undo.append(_attribute_setter(thing, old))
             backend.set_attributes(thing, new)
         for key, shape in plan.shapes.items():
-            tensor = analysis.graph.tensors[key]
-            undo.append(_shape_setter(tensor, tensor.shape))
-            backend.set_shape(tensor, shape)
-        refresh(model, touched)
+            _set_shape(analysis.graph.tensors[key], shape, undo)
+        _set_other_shapes(analysis, plan, holders, undo)
+        _refresh(holders)
     except BaseException:
         for step in reversed(undo):
             step()
-        refresh(model, touched)
+        _refresh(holders)
         raise
+    for each in replaced:
+        backend.invalidate(each)
 
 
-def refresh(model: keras.Model, touched: list[keras.Layer]) -> None:
-    """Lets everything that keeps references of its own look again."""
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None:
+def _refresh(holders: Holders) -> None:
+    """Makes everything that keeps references of its own look again."""
+    for optimizer in holders.optimizers:
         backend.reindex(optimizer)
-    models = list(models_of(model))
-    for layer in touched:
-        for inner in reversed(layers_inside(layer)):
-            backend.track_again(inner)
-    for each in models:
-        backend.track_again(each)
-    for each in models:
+    for each in holders.models:
         backend.forget_compiled(each)
-    backend.sync_to_jax(model)
+    for each in holders.models:
+        backend.sync_to_jax(each)
 
 
-def _touched_layers(analysis: Analysis, plan: Plan) -> list[keras.Layer]:
-    layers = {}
-    for step in analysis.graph.steps:
-        layer = step.operation
-        if (
-            step.node is not None
-            and isinstance(layer, keras.Layer)
-            and any(id(v) in plan.values for v in layer.variables)
-        ):
-            layers[id(layer)] = layer
-    return list(layers.values())
+def _set_other_shapes(
+    analysis: Analysis,
+    plan: Plan,
+    holders: Holders,
+    undo: list[Callable[[], None]],
+) -> None:
+    """Corrects the recorded shapes of other models that share layers."""
+    known = {id(tensor) for tensor in analysis.graph.tensors}
+    changed = {id(analysis.graph.tensors[key]) for key in plan.shapes}
+    for each in reversed(holders.models):
+        function = backend.as_function(each) or each
+        if not hasattr(function, "_nodes_by_depth"):
+            continue
+        for node in backend.ordered_nodes(function):
+            if all(id(tensor) in known for tensor in node.outputs):
+                continue
+            reads = any(
+                id(tensor) in changed for tensor in node.arguments.keras_tensors
+            )
+            weights = getattr(node.operation, "variables", ())
+            touched = any(id(weight) in plan.values for weight in weights)
+            if not (reads or touched):
+                continue
+            shapes = _shapes_of(each, node, reads and not touched)
+            for tensor, shape in zip(node.outputs, shapes, strict=True):
+                if shape != tuple(tensor.shape):
+                    changed.add(id(tensor))
+                    _set_shape(tensor, shape, undo)
+
+
+def _shapes_of(model: Any, node: Any, only_reads: bool) -> list[tuple]:
+    """Computes the shapes that a call in another model has from now on."""
+    operation = node.operation
+    problem: Any = "its weights stay as they are"
+    if not (only_reads and getattr(operation, "variables", ())):
+        try:
+            shapes = backend.output_shapes(node)
+        except Exception as error:  # Whatever a layer's own code may raise.
+            problem = error
+        else:
+            same = shapes == [tuple(tensor.shape) for tensor in node.outputs]
+            if not (only_reads and same):
+                return shapes
+            problem = "it combines units"
+    raise UsedElsewhere(
+        f"Another model, '{model.name}', uses units that would be removed: its "
+        f"layer '{operation.name}' takes them, but is no part of the model to "
+        "shrink. Shrink the larger model, or delete the other one first. "
+        f"Received: {problem}"
+    )
+
+
+class UsedElsewhere(ValueError):
+    """Units to remove are used by another model."""
 
 
 def _new_slots(
-    model: keras.Model, plan: Plan
+    plan: Plan, holders: Holders
 ) -> list[tuple[keras.Variable, np.ndarray]]:
-    """The optimizer's variables that follow a weight, and their values."""
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None or not optimizer.built:
-        return []
-    weights = backend.weights_of(optimizer)
+    """Computes the variables of optimizers that follow a weight's shape."""
+    copies = {id(each.variable) for each in plan.changes}
     found = []
-    for slot, axes in backend.slots_of(optimizer, weights):
-        kept = {
-            axis: plan.kept[id(weights[origin[0]])][origin[1]]
-            for axis, origin in enumerate(axes)
-            if origin is not None
-            and origin[1] in plan.kept.get(id(weights[origin[0]]), {})
-        }
-        if kept:
-            value = backend.peek(slot)
-            found.append((slot, cut(value, kept)))
+    for optimizer in holders.optimizers:
+        weights = backend.weights_of(optimizer)
+        for slot, axes in backend.slots_of(optimizer, weights):
+            kept = {
+                axis: plan.kept[id(weights[origin[0]])][origin[1]]
+                for axis, origin in enumerate(axes)
+                if origin is not None
+                and origin[1] in plan.kept.get(id(weights[origin[0]]), {})
+            }
+            if kept and id(slot) not in copies:
+                found.append((slot, cut(backend.peek(slot), kept)))
     return found
 
 
@@ -238,5 +284,9 @@ def _attribute_setter(thing: Any, values: dict[str, Any]):
     return lambda: backend.set_attributes(thing, values)
 
 
-def _shape_setter(tensor: keras.KerasTensor, shape: tuple):
-    return lambda: backend.set_shape(tensor, shape)
+def _set_shape(
+    tensor: keras.KerasTensor, shape: tuple, undo: list[Callable[[], None]]
+) -> None:
+    old = tuple(tensor.shape)
+    undo.append(lambda: backend.set_shape(tensor, old))
+    backend.set_shape(tensor, shape)
