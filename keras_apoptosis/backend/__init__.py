@@ -31,6 +31,7 @@ from keras_apoptosis.backend.models import (
     ordered_nodes,
     output_shapes,
     parameters_of,
+    recorded_nodes,
     seeds_of,
 )
 from keras_apoptosis.backend.optimizers import (
@@ -90,6 +91,7 @@ __all__ = [
     "peek",
     "plain_attributes",
     "pristine",
+    "recorded_nodes",
     "reindex",
     "resize_variable",
     "same_random_state",

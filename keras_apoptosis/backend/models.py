@@ -100,6 +100,13 @@ def ordered_nodes(function: Any) -> Iterator[Any]:
                 yield node
 
 
+def recorded_nodes(model: Any) -> Iterator[Any]:
+    """Returns the nodes of a model or `keras.Function`, if it records any."""
+    function = as_function(model) or model
+    if hasattr(function, "_nodes_by_depth"):
+        yield from ordered_nodes(function)
+
+
 def output_shapes(node: Any) -> list[tuple]:
     """Computes the shapes that a recorded call returns for its inputs now.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import keras
@@ -55,18 +55,24 @@ def apply_plan(analysis: Analysis, plan: Plan, holders: Holders) -> None:
             backend.set_attributes(thing, new)
         for key, shape in plan.shapes.items():
             _set_shape(analysis.graph.tensors[key], shape, undo)
-        _set_other_shapes(analysis, plan, holders, undo)
-        _refresh(holders)
+        set_other_shapes(
+            holders,
+            analysis.graph.tensors,
+            {id(analysis.graph.tensors[key]) for key in plan.shapes},
+            plan.values.keys(),
+            undo,
+        )
+        refresh(holders)
     except BaseException:
         for step in reversed(undo):
             step()
-        _refresh(holders)
+        refresh(holders)
         raise
     for each in replaced:
         backend.invalidate(each)
 
 
-def _refresh(holders: Holders) -> None:
+def refresh(holders: Holders) -> None:
     """Makes everything that keeps references of its own look again."""
     for optimizer in holders.optimizers:
         backend.reindex(optimizer)
@@ -76,27 +82,36 @@ def _refresh(holders: Holders) -> None:
         backend.sync_to_jax(each)
 
 
-def _set_other_shapes(
-    analysis: Analysis,
-    plan: Plan,
+def set_other_shapes(
     holders: Holders,
+    tensors: Iterable[keras.KerasTensor],
+    changed: set[int],
+    resized: Container[int],
     undo: list[Callable[[], None]],
 ) -> None:
-    """Corrects the recorded shapes of other models that share layers."""
-    known = {id(tensor) for tensor in analysis.graph.tensors}
-    changed = {id(analysis.graph.tensors[key]) for key in plan.shapes}
+    """Corrects the recorded shapes of other models that share layers.
+
+    Args:
+        holders: The models.
+        tensors: Tensors whose shapes are corrected already.
+        changed: `id` of those of them that have another shape than before.
+        resized: `id` of the weights that have another shape than before.
+        undo: A list that functions to undo the changes are appended to.
+
+    Raises:
+        UsedElsewhere: If another model cannot take the new shapes.
+    """
+    known = {id(tensor) for tensor in tensors}
+    changed = set(changed)
     for each in reversed(holders.models):
-        function = backend.as_function(each) or each
-        if not hasattr(function, "_nodes_by_depth"):
-            continue
-        for node in backend.ordered_nodes(function):
+        for node in backend.recorded_nodes(each):
             if all(id(tensor) in known for tensor in node.outputs):
                 continue
             reads = any(
                 id(tensor) in changed for tensor in node.arguments.keras_tensors
             )
             weights = getattr(node.operation, "variables", ())
-            touched = any(id(weight) in plan.values for weight in weights)
+            touched = any(id(weight) in resized for weight in weights)
             if not (reads or touched):
                 continue
             shapes = _shapes_of(each, node, reads and not touched)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from keras_apoptosis.backend import kernel_mask_of, kernel_of, layers_inside
 from keras_apoptosis.backend.step_hooks import without_hooks
 from keras_apoptosis.graph import read
 from keras_apoptosis.layers.weight_mask import WeightMask
-from keras_apoptosis.surgery.resize import refresh
+from keras_apoptosis.surgery.apply import refresh, set_other_shapes
 
 
 def snapshot(model: keras.Model) -> Snapshot:
@@ -138,16 +139,48 @@ class Snapshot:
         if self._fits():
             self._set_values()
         else:
+            holders = self._holders()
+            resized = {
+                id(variable)
+                for variable, value in self._values
+                if tuple(variable.shape) != value.shape
+            }
+            replaced = [
+                backend.held_value(variable)
+                for variable, _ in self._values
+                if id(variable) in resized
+            ]
             with without_hooks(optimizer):
                 self._set_values()
                 for part, attributes in self._attributes:
                     now = _attributes_of(part)
                     old = {k: v for k, v in attributes.items() if k in now}
                     backend.set_attributes(part, old)
+                changed = set()
                 for tensor, shape in self._shapes:
-                    backend.set_shape(tensor, shape)
-                refresh(model, [model])
+                    if tuple(tensor.shape) != shape:
+                        changed.add(id(tensor))
+                        backend.set_shape(tensor, shape)
+                tensors = [tensor for tensor, _ in self._shapes]
+                set_other_shapes(holders, tensors, changed, resized, [])
+                refresh(holders)
+            for each in replaced:
+                backend.invalidate(each)
         backend.sync_to_jax(model)
+
+    def _holders(self) -> backend.Holders:
+        """Finds what must follow if shapes change, and checks that it can."""
+        gc.collect()  # An optimizer of an earlier `compile` is of no account.
+        holders = backend.holders_of(self._model)
+        for each in (*holders.optimizers, *holders.torch_optimizers):
+            if each is not self._optimizer:
+                raise ValueError(
+                    "Expected weights that no other optimizer trains, as the "
+                    "snapshot does not hold its state. Received: "
+                    f"{type(each).__name__} besides the optimizer of model "
+                    f"'{self._model.name}'"
+                )
+        return holders
 
     def _fits(self) -> bool:
         """Returns whether all that compiled steps depend on is unchanged."""
