@@ -4,6 +4,7 @@ from keras_apoptosis.selection.dead_units import dead_units
 from keras_apoptosis.selection.inactive_units import inactive_units
 from keras_apoptosis.selection.levels import LEVELS, Level
 from keras_apoptosis.selection.mean_replacement import mean_replacements
+from keras_apoptosis.selection.memory import memory_limit, set_memory_limit
 from keras_apoptosis.selection.parallel_units import (
     Merge,
     averaging,
@@ -29,9 +30,11 @@ __all__ = [
     "dead_units",
     "inactive_units",
     "mean_replacements",
+    "memory_limit",
     "parallel_units",
     "refit",
     "residual_after",
+    "set_memory_limit",
     "similar_outgoing",
     "sparse_units",
     "strip_weights",

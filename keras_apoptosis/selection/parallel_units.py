@@ -1,4 +1,4 @@
-"""Which units have parallel weights: the weight rule of neuron apoptosis."""
+"""Finds units with parallel weights: the weight rule of neuron apoptosis."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 
 import numpy as np
 
-# Rows that are compared at once: few enough to stay in a cache.
-_ROWS = 64
+# Units that are compared with all others at once: memory grows with the number
+# of units, not with its square.
+_ROWS = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Merge:
-    """Units that are absorbed by similar ones.
+    """Units that similar ones absorb.
 
     Args:
         representatives: Shape `(kept,)`, integers. Indices of the units that
-            stay, ascending.
+            are kept, ascending.
         absorbed: Shape `(absorbed,)`, integers. Indices of the others,
             ascending.
         into: Shape `(absorbed,)`, integers. For each absorbed unit the index
             of its representative.
         scale: Shape `(absorbed,)`. The factor α of each absorbed unit.
-        distance: Shape `(absorbed,)`. What α times the representative
-            misses, relative: `‖v₂ − α v₁‖ / ‖v₂‖`.
+        distance: Shape `(absorbed,)`. The relative distance from α times the
+            representative: `‖v₂ − α v₁‖ / ‖v₂‖`.
     """
 
     representatives: np.ndarray
@@ -42,21 +43,21 @@ def parallel_units(
     scale_free: bool,
     importance: np.ndarray | None = None,
 ) -> Merge:
-    """Finds units whose incoming weights are nearly those of another.
+    """Finds units with nearly the incoming weights of another unit.
 
     Neuron apoptosis, section V: unit 2 is similar to unit 1 if
     `‖v₂ − α v₁‖ < ‖v₂‖ / factor`. Units are visited from the most to the
-    least important; one that is similar to no representative becomes one
-    itself. So a unit is absorbed by a representative only, never by a unit
-    that is absorbed in turn, and of all representatives by the nearest. A
-    unit without weights is similar to none, and none to it.
+    least important; a unit that is similar to no representative becomes a
+    representative itself. So only representatives absorb units, and each
+    unit is absorbed by the nearest of them. A unit without weights is similar
+    to no other, and no other to it.
 
-    All pairs come from one matrix product.
+    Pairs come from matrix products of a block of units with all others.
 
     Args:
         vectors: Shape `(units, inputs)`, one row for each unit, the bias as
             one more input.
-        factor: Finite float > 1. The larger, the nearer units must be.
+        factor: Finite float > 1. The larger, the closer units must be.
         scale_free: Whether the activation is positively homogeneous, as ReLU
             is: then `α = ⟨v₁, v₂⟩ / ‖v₁‖²`, which must be positive
             (proposition 2). Otherwise `α = 1` (proposition 1.1).
@@ -82,14 +83,18 @@ def parallel_units(
     order = _order(importance, lengths)
     pairs = _Pairs(vectors, lengths, factor, scale_free)
 
-    waiting = np.ones(lengths.size, bool)
     kept = np.zeros(lengths.size, bool)
-    for unit in order:
-        if waiting[unit]:
-            kept[unit] = True
-            waiting[unit] = False
-            # In place, over what is left: no chains, and no pair twice.
-            waiting &= ~pairs.similar(unit)
+    waiting = order
+    while waiting.size:
+        # Only with those that wait: no chains, and no pair twice.
+        similar = pairs.similar(waiting[:_ROWS], waiting)
+        left = np.ones(waiting.size, bool)
+        for place, near in enumerate(similar):
+            if left[place]:
+                kept[waiting[place]] = True
+                left &= ~near
+        left[: len(similar)] = False
+        waiting = waiting[left]
 
     representatives = np.flatnonzero(kept)
     absorbed = np.flatnonzero(~kept)
@@ -107,14 +112,14 @@ def similar_outgoing(
 
     Neuron apoptosis, proposition 1.2: where `w₂ ≈ α w₁`, a single unit with
     outgoing weights `w₁ + w₂` and incoming weights `(v₁ + α v₂) / (1 + α)`
-    stands in for the pair; see `averaging` for the latter. The paper excludes
+    replaces the pair; see `averaging` for the latter. The paper excludes
     `α = -1`. Here α must be positive: then the new incoming weights lie
-    between the old ones, while towards -1 they grow without bound and leave
-    the range in which a sigmoid is nearly linear, on which the proof rests.
+    between the old ones. Towards -1 they grow without bound, out of the range
+    in which a sigmoid is nearly linear, which the proof needs.
 
     Args:
         outgoing: Shape `(units, outputs)`, one row for each unit.
-        factor: Finite float > 1. The larger, the nearer units must be.
+        factor: Finite float > 1. The larger, the closer units must be.
         importance: Shape `(units,)`. Defaults to the length of the rows.
 
     Returns:
@@ -137,7 +142,7 @@ def similar_outgoing(
 
 
 def averaging(merge: Merge, units: int) -> np.ndarray:
-    """Incoming weights after a merge by outgoing ones, as a matrix.
+    """Returns incoming weights after a merge by outgoing ones, as a matrix.
 
     Neuron apoptosis, proposition 1.2, for any number of units: a
     representative r and the units J that it absorbs become
@@ -145,14 +150,14 @@ def averaging(merge: Merge, units: int) -> np.ndarray:
 
     Args:
         merge: From `similar_outgoing`.
-        units: How many units there were.
+        units: The number of units before the merge.
 
     Returns:
-        Shape `(kept, units)`: times the incoming weights of all units, one
-        row each, it gives those of the kept ones.
+        Shape `(kept, units)`: its product with the incoming weights of all
+        units, one row each, is those of the kept units.
 
     Raises:
-        ValueError: If the merge is about another number of units.
+        ValueError: If the merge has another number of units.
 
     Example:
 
@@ -176,7 +181,7 @@ def averaging(merge: Merge, units: int) -> np.ndarray:
 
 
 class _Pairs:
-    """Relative distances between units, from the cosines of all pairs.
+    """Compares units by their relative distance, from cosines of pairs.
 
     With `c` the cosine and `q = ‖v₁‖ / ‖v₂‖`, the squared distance from unit
     2 to unit 1 over `‖v₂‖²` is `1 − c²` where α is free and
@@ -197,29 +202,29 @@ class _Pairs:
         self.inverse = np.divide(
             1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0
         )
-        directions = np.empty(vectors.shape, dtype)
+        self.directions = np.empty(vectors.shape, dtype)
         for start in range(0, len(vectors), _ROWS):
             here = slice(start, start + _ROWS)
-            directions[here] = vectors[here] * self.inverse[here, None]
-        self.cosines = directions @ directions.T
+            self.directions[here] = vectors[here] * self.inverse[here, None]
         self.bound = 1.0 / factor**2
         self.least_cosine = math.sqrt(1.0 - self.bound)
         self.scale_free = scale_free
 
-    def similar(self, unit: int) -> np.ndarray:
-        """Which units are similar to one."""
-        cosines = self.cosines[unit]
+    def similar(self, some: np.ndarray, units: np.ndarray) -> np.ndarray:
+        """Returns which units are similar to some: shape `(some, units)`."""
+        cosines = self.directions[some] @ self.directions[units].T
         if self.scale_free:  # The same as `1 − c² < bound` and `c > 0`.
             return cosines > self.least_cosine
-        ratio = self.lengths[unit] * self.inverse
+        ratio = np.outer(self.lengths[some], self.inverse[units])
         return 1.0 + ratio * (ratio - 2.0 * cosines) < self.bound
 
     def nearest(self, units: np.ndarray, among: np.ndarray) -> np.ndarray:
-        """For each of some units the nearest of others."""
+        """Returns for each of some units the nearest of others."""
         found = np.empty(units.size, int)
+        others = self.directions[among].T
         for start in range(0, units.size, _ROWS):
             some = units[start : start + _ROWS]
-            near = self.cosines[np.ix_(some, among)]
+            near = self.directions[some] @ others
             if not self.scale_free:
                 ratio = np.outer(self.inverse[some], self.lengths[among])
                 near = ratio * (2.0 * near - ratio)
@@ -234,7 +239,7 @@ def _fit(
     into: np.ndarray,
     scale_free: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """α and the relative distance, in float64 from the vectors themselves."""
+    """Computes α and the relative distance from the vectors, in float64."""
     scale, distance = np.ones(units.size), np.zeros(units.size)
     for start in range(0, units.size, _ROWS):
         here = slice(start, start + _ROWS)
@@ -265,7 +270,7 @@ def _order(importance: Any, lengths: np.ndarray) -> np.ndarray:
 
 
 def _checked(name: str, value: Any) -> tuple[np.ndarray, np.ndarray]:
-    """An array of one vector a unit, and their lengths."""
+    """Returns an array with one vector for each unit, and their lengths."""
     value = np.asarray(value)
     if value.dtype not in ("float32", "float64"):
         value = value.astype("float32" if value.dtype.kind == "f" else "f8")

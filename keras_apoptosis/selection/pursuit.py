@@ -17,6 +17,9 @@ from keras_apoptosis.utils.checks import check_count
 # (nearly) dead, or (nearly) explained by those chosen already. Dividing by
 # it would blow up rounding errors.
 _FLOOR = 1e-7
+# Units that are worked on at once where a temporary array for all pairs would
+# take too much memory.
+_BLOCK = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,6 +47,7 @@ def choose_units(
     round_to: int = 1,
     projection: int = 64,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> Choice:
     """Chooses units that explain what the consumers receive from all.
 
@@ -72,6 +76,8 @@ def choose_units(
             What is left is judged by another one, for the units are chosen
             to make it small in the first.
         seed: Integer, the seed of those matrices.
+        overwrite: Whether second moments may be overwritten, which saves a
+            copy of them.
 
     Returns:
         The `Choice`. Its `unexplained` is an estimate where weights were
@@ -193,7 +199,7 @@ def _pursuits(
                 * projection**-0.5
                 for _ in range(2)
             )
-        points.append(_Pursuit(gram, guide, judge))
+        points.append(_Pursuit(gram, guide, judge, overwrite))
     sizes = {len(point.gram) for point in points}
     if len(sizes) != 1:
         raise ValueError(
@@ -212,19 +218,19 @@ def refit(
     removed: np.ndarray,
     *,
     ridge: float = 1e-4,
-    centre: bool = True,
+    center: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Least squares of the removed units on all kept ones.
 
     Args:
         gram: Shape `(units, units)`: the covariance, or the second moments
-            around zero if `centre` is false.
+            around zero if `center` is false.
         mean: Shape `(units,)`.
         kept: Shape `(kept,)`, integers. Indices of the units that stay.
         removed: Shape `(removed,)`, integers. Indices of the others.
         ridge: Float >= 0. Penalty on the coefficients, as a share of the
             mean diagonal of `gram`.
-        centre: Whether constants can be replaced as well.
+        center: Whether constants can be replaced as well.
 
     Returns:
         A tuple `(mixing, constant, residual)`: a removed unit's activation
@@ -273,13 +279,14 @@ def refit(
         ) from error
     mixing = coefficients.T
     constant = np.zeros(removed.size)
-    if centre:
+    if center:
         constant = mean[removed] - mixing @ mean[kept]
     # diag(G_mm − 2 CᵀG_km + CᵀG_kk C), where G_kk C = G_km − penalty C.
-    error = gram.diagonal()[removed] - np.einsum(
-        "km,km->m", coefficients, across + penalty * coefficients
+    unexplained = gram.diagonal()[removed] - (
+        np.einsum("km,km->m", coefficients, across)
+        + penalty * np.einsum("km,km->m", coefficients, coefficients)
     )
-    return mixing, constant, np.sqrt(np.maximum(error, 0.0))
+    return mixing, constant, np.sqrt(np.maximum(unexplained, 0.0))
 
 
 def residual_after(
@@ -339,11 +346,20 @@ class _Pursuit:
     Args:
         gram: Shape `(units, units)`.
         guide: Shape `(units, outputs)`. Weights to choose by.
-        judge: Shape `(units, outputs)`. Weights to measure what is left by.
+        judge: Shape `(units, outputs)`. Weights to measure the unexplained
+            part by.
+        overwrite: Whether the Gram matrix may be overwritten.
     """
 
-    def __init__(self, gram: np.ndarray, guide: np.ndarray, judge: np.ndarray):
+    def __init__(
+        self,
+        gram: np.ndarray,
+        guide: np.ndarray,
+        judge: np.ndarray,
+        overwrite: bool = False,
+    ):
         self.gram = gram
+        self.overwrite = overwrite
         self.received = np.ascontiguousarray(gram @ guide)
         self.spare = np.empty_like(self.received)
         self.judge = judge
@@ -376,8 +392,7 @@ class _Pursuit:
             return
         if self.rank == len(self.rows):
             # Here one large product beats ever longer rows.
-            self.gram = self.gram - self.rows.T @ self.rows
-            self.rank = 0
+            self._take_off_rows()
         root = self.free[unit] ** 0.5
         # `einsum` and not `@`: so little work a call gains nothing from the
         # threads of a BLAS, and waits for them where other work is running.
@@ -394,11 +409,20 @@ class _Pursuit:
         self.rows[self.rank] = column
         self.rank += 1
 
+    def _take_off_rows(self) -> None:
+        """Takes L Lᵀ off G, block by block: G may be large."""
+        if not self.overwrite:
+            self.gram = self.gram.copy()
+            self.overwrite = True
+        for start in range(0, len(self.gram), _BLOCK):
+            here = slice(start, start + _BLOCK)
+            self.gram[here] -= self.rows[:, here].T @ self.rows
+        self.rank = 0
+
 
 def _take_best(points: list[_Pursuit], kept: np.ndarray) -> int | None:
     """Keeps the unit that explains most, if any does, and returns it."""
     gains = np.sum([point.gains() for point in points], axis=0)
-    gains[kept] = 0.0
     best = int(np.argmax(gains))
     if not gains[best] > 0.0:
         return None

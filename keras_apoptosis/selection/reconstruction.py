@@ -1,8 +1,9 @@
-"""Keeps the units that best explain what the consumers receive."""
+"""Keeps the units that best explain the inputs of their consumers."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from keras_apoptosis.selection.candidate import (
     outgoing,
 )
 from keras_apoptosis.selection.curves import Curve
+from keras_apoptosis.selection.memory import check_memory
 from keras_apoptosis.selection.pursuit import (
     choose_units,
     refit,
@@ -30,19 +32,19 @@ from keras_apoptosis.surgery.absorption import takes_constants
 class Reconstruction:
     """Chooses units by least squares on a sample.
 
-    Kept are the units whose activations best explain what the consumers
+    Keeps the units whose activations best explain what the consumers
     receive, until the unexplained part is at most `tolerance` of it (root
-    mean square); the removed ones are replaced by the least-squares
-    combination of all kept ones.
+    mean square). Removed units are replaced by the least-squares combination
+    of all kept ones.
 
     Args:
         data: The sample; see `ka.unit_statistics`.
-        samples: How many samples to use at most. At least four for each
-            unit that is kept make a reliable fit.
-        batch_size: How many to run at once.
-        min_units: How many units every group keeps.
-        round_to: Of what the number of kept units is a multiple.
-        seed: Seed of the projection of the consumers' weights.
+        samples: Integer > 0, the maximum number of samples. A reliable fit
+            needs at least four for each kept unit.
+        batch_size: Integer > 0. How many samples of an array to run at once.
+        min_units: Integer > 0. How many units to keep in every group.
+        round_to: Integer > 0. The number of kept units is a multiple of it.
+        seed: Integer, the seed of the projection of the consumers' weights.
     """
 
     data: Any
@@ -55,12 +57,32 @@ class Reconstruction:
     # The fit of a group changes what the groups after it see.
     one_by_one: ClassVar[bool] = True
 
-    def measure(self, analysis: Analysis, numbers: list[int]) -> dict:
-        """Second moments of some groups, from one pass over the sample."""
-        points = [p for n in numbers for p in post_points(analysis, n)]
+    def measure(
+        self, analysis: Analysis, numbers: list[int]
+    ) -> dict[str, dict[str, Moments]]:
+        """Measures second moments of some groups, in one pass over the sample.
+
+        Args:
+            analysis: The model's units.
+            numbers: Indices of the groups.
+
+        Returns:
+            For each group, by name, and each observation the moments.
+
+        Raises:
+            ValueError: If that would take more memory than
+                `ka.selection.memory_limit`; nothing is measured then.
+        """
+        points = {n: post_points(analysis, n) for n in numbers}
+        sizes = {n: analysis.groups[n].size for n in numbers}
+        check_memory(
+            "Choosing units by reconstruction",
+            max(sizes.values(), default=0),
+            memory_needed({n: (sizes[n], len(points[n])) for n in numbers}),
+        )
         return collect(
             analysis,
-            points,
+            [point for n in numbers for point in points[n]],
             self.data,
             batch_size=self.batch_size,
             samples=self.samples,
@@ -73,7 +95,14 @@ class Reconstruction:
         tolerance: float,
         measured: dict[str, dict[str, Moments]],
     ) -> Candidate:
-        """What may go of one group."""
+        """Chooses the units of one group to remove, and their replacements.
+
+        Args:
+            analysis: The model's units.
+            number: Index of the group.
+            tolerance: Number from 0 to below 1; see `choose_units`.
+            measured: From `measure`.
+        """
         group = analysis.groups[number]
         why = obstacle(group, measured=True)
         if why:
@@ -84,6 +113,7 @@ class Reconstruction:
             min_units=self.min_units,
             round_to=self.round_to,
             seed=self.seed,
+            overwrite=True,
         )
         if not choice.removed.size:
             return no_candidate("every unit is needed to explain the rest")
@@ -103,7 +133,7 @@ class Reconstruction:
     def refit(
         self, analysis: Analysis, number: int, candidate: Candidate
     ) -> Candidate:
-        """The same units, fitted to the model as it has become."""
+        """Fits the replacements of a candidate to the model as it is now."""
         measured = self.measure(analysis, [number])
         return self.fit(analysis, number, candidate.removed, measured)
 
@@ -124,7 +154,7 @@ class Reconstruction:
                 measured[group.name][point.name].mean,
                 kept,
                 removed,
-                centre=takes_constants(analysis.graph, point),
+                center=takes_constants(analysis.graph, point),
             )
             replacements[point.name] = Replacement(
                 constant=constant, mixing=mixing, residual=residual
@@ -151,7 +181,24 @@ class Reconstruction:
 def _gram(
     analysis: Analysis, point: Observation, moments: dict[str, Moments]
 ) -> np.ndarray:
-    """Second moments, around the mean where consumers take constants."""
+    """Returns second moments, around the mean where constants are taken."""
     found = moments[point.name]
-    centred = takes_constants(analysis.graph, point)
-    return found.covariance if centred else found.second_moment
+    centered = takes_constants(analysis.graph, point)
+    return found.covariance if centered else found.second_moment
+
+
+def memory_needed(groups: Mapping[int, tuple[int, int]]) -> float:
+    """Estimates the memory that a choice takes at most.
+
+    Args:
+        groups: For each group the number of its units and of its
+            observations, all of which are measured at once.
+
+    Returns:
+        Number of bytes: a matrix of all pairs for every observation, and
+        what the choice and the fit of the largest group take beside it.
+    """
+    pairs = {n: 8.0 * size**2 for n, (size, _) in groups.items()}
+    held = sum(pairs[n] * count for n, (_, count) in groups.items())
+    beside = (pairs[n] * (count + 1) for n, (_, count) in groups.items())
+    return held + max(beside, default=0.0)

@@ -13,6 +13,9 @@ from keras_apoptosis.utils.checks import check_count, check_size
 # Rows that are multiplied at once: bounds the rounding of a float32 sum, and
 # the memory that a feature map takes beyond itself.
 _ROWS = 16384
+# Units that are worked on at once where a temporary array for all pairs would
+# take too much memory.
+_BLOCK = 256
 
 
 class Moments:
@@ -111,18 +114,20 @@ class Moments:
         if not other.count:
             return
         count = self.count + other.count
-        centred = other._centred()
+        centered = other._centered()
         mean = other.mean
         if self.count:
             apart = mean - self.mean
-            centred = centred + self._centred()
-            centred += self._product(apart) * (self.count / count * other.count)
+            centered = centered + self._centered()
+            centered += self._product(apart) * (
+                self.count / count * other.count
+            )
             mean = self.mean + apart * (other.count / count)
         self._shift = _single(mean)
         rest = mean - self._shift
         self.count = count
         self._sum = rest * count
-        self._square = centred + self._product(rest) * count
+        self._square = centered + self._product(rest) * count
         self._max_abs = np.maximum(self._max_abs, other._max_abs)
         self._active = self._active + other._active
 
@@ -137,15 +142,15 @@ class Moments:
         name = f"moments.{self.size}"
         count = int(collectives.all_reduce_sum(np.array(self.count), name))
         mean = collectives.all_reduce_sum(self.total, name) / max(count, 1)
-        centred = np.zeros_like(self._square)
+        centered = np.zeros_like(self._square)
         if self.count:
             apart = self.mean - mean
-            centred = self._centred() + self._product(apart) * self.count
+            centered = self._centered() + self._product(apart) * self.count
         self._shift = _single(mean)
         rest = mean - self._shift
         self.count = count
         self._sum = rest * count
-        self._square = collectives.all_reduce_sum(centred, name)
+        self._square = collectives.all_reduce_sum(centered, name)
         self._square += self._product(rest) * count
         self._max_abs = collectives.all_reduce_max(self._max_abs, name)
         self._active = collectives.all_reduce_sum(self._active, name)
@@ -159,10 +164,10 @@ class Moments:
     @property
     def variance(self) -> np.ndarray:
         """Shape `(units,)`. Mean square around the mean."""
-        centred = self._centred()
+        centered = self._centered()
         if self.gram:
-            centred = centred.diagonal()
-        return np.maximum(centred / self.count, 0.0)
+            centered = centered.diagonal()
+        return np.maximum(centered / self.count, 0.0)
 
     @property
     def covariance(self) -> np.ndarray:
@@ -172,14 +177,19 @@ class Moments:
                 "Expected moments that were made with `gram=True`, for others "
                 "hold no products between units. Received: gram=False"
             )
-        found = self._centred() / self.count
-        np.fill_diagonal(found, self.variance)
+        found = self._centered()  # A large array: changed in place.
+        found /= self.count
+        np.fill_diagonal(found, np.maximum(found.diagonal(), 0.0))
         return found
 
     @property
     def second_moment(self) -> np.ndarray:
         """Shape `(units, units)`. Mean products, around zero."""
-        return self.covariance + np.outer(self.mean, self.mean)
+        found, mean = self.covariance, self.mean
+        for start in range(0, self.size, _BLOCK):
+            here = slice(start, start + _BLOCK)
+            found[here] += mean[here, None] * mean
+        return found
 
     @property
     def total(self) -> np.ndarray:
@@ -215,10 +225,12 @@ class Moments:
     def _product(self, vector: np.ndarray) -> np.ndarray:
         return np.outer(vector, vector) if self.gram else vector**2
 
-    def _centred(self) -> np.ndarray:
+    def _centered(self) -> np.ndarray:
         """Returns the sums of products around the mean."""
         self._check_count()
-        return self._square - self._product(self._sum) / self.count
+        found = self._product(self._sum)
+        found /= self.count
+        return np.subtract(self._square, found, out=found)
 
     def _check_count(self) -> None:
         if not self.count:

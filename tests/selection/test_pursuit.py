@@ -116,7 +116,7 @@ def test_refit_by_hand():
     # With the penalty 0.2 · (2 + 3) / 2 = 0.5: 1 / 2.5, and
     # 3 − 2 · 0.4 · 1 + 0.4² · 2 = 2.52 is left.
     mixing, constant, residual = refit(
-        gram, mean, [0], [1], ridge=0.2, centre=False
+        gram, mean, [0], [1], ridge=0.2, center=False
     )
     np.testing.assert_allclose(mixing, [[0.4]])
     assert constant.tolist() == [0.0]
@@ -124,25 +124,25 @@ def test_refit_by_hand():
 
 
 @FEW
-@given(seed=st.integers(0, 2**32 - 1), centre=st.booleans())
-def test_errors_are_those_on_the_data(seed, centre):
+@given(seed=st.integers(0, 2**32 - 1), center=st.booleans())
+def test_errors_are_those_on_the_data(seed, center):
     values, weights = data_of(seed)
     values = values + np.arange(8.0)
     mean = values.mean(0)
-    gram = gram_of(values - mean if centre else values)
+    gram = gram_of(values - mean if center else values)
     kept, removed = np.array([1, 2, 5, 7]), np.array([0, 3, 4, 6])
-    mixing, constant, residual = refit(gram, mean, kept, removed, centre=centre)
+    mixing, constant, residual = refit(gram, mean, kept, removed, center=center)
     error = values[:, removed] - constant - values[:, kept] @ mixing.T
     np.testing.assert_allclose(residual, np.sqrt(np.mean(error**2, 0)))
-    whole = (values - mean if centre else values) @ weights
+    whole = (values - mean if center else values) @ weights
     np.testing.assert_allclose(
         residual_after(gram, weights, kept, mixing),
         np.linalg.norm(error @ weights[removed]) / np.linalg.norm(whole),
     )
     # Without a penalty it is the least-squares fit.
-    mixing, *_ = refit(gram, mean, kept, removed, ridge=0.0, centre=centre)
+    mixing, *_ = refit(gram, mean, kept, removed, ridge=0.0, center=center)
     best, *_ = np.linalg.lstsq(
-        np.column_stack([values[:, kept], np.full(len(values), 1.0 * centre)]),
+        np.column_stack([values[:, kept], np.full(len(values), 1.0 * center)]),
         values[:, removed],
         rcond=None,
     )
