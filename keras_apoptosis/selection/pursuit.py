@@ -104,7 +104,7 @@ def choose_units(
     check_count("min_units", min_units)
     check_count("round_to", round_to)
     check_count("projection", projection)
-    points, size = _pursuits(observations, projection, seed)
+    points, size = _pursuits(observations, projection, seed, overwrite)
     kept = np.zeros(size, bool)
     while _mean_share(points) > tolerance**2:
         if _take_best(points, kept) is None:
@@ -126,6 +126,7 @@ def unexplained_curve(
     projection: int = 64,
     seed: int = 0,
     until: float = 1e-6,
+    overwrite: bool = False,
 ) -> Curve:
     """Records what stays unexplained with every number of kept units.
 
@@ -137,7 +138,8 @@ def unexplained_curve(
         projection: See `choose_units`.
         seed: See `choose_units`.
         until: Float >= 0. Where the unexplained share is below, units follow
-            in the order of how varied they are.
+            in the order of their variance.
+        overwrite: See `choose_units`.
 
     Returns:
         The `Curve`. Its error is the unexplained share of what the consumers
@@ -156,7 +158,7 @@ def unexplained_curve(
     [1.0, 0.0, 0.0, 0.0]
     """
     check_count("projection", projection)
-    points, size = _pursuits(observations, projection, seed)
+    points, size = _pursuits(observations, projection, seed, overwrite)
     kept = np.zeros(size, bool)
     order: list[int] = []
     shares = [_mean_share(points)]
@@ -184,8 +186,9 @@ def _pursuits(
     observations: Sequence[tuple[np.ndarray, np.ndarray]],
     projection: int,
     seed: int,
+    overwrite: bool,
 ) -> tuple[list[_Pursuit], int]:
-    """The pursuit at each observation point, and the number of units."""
+    """Prepares the pursuit at each observation, and counts the units."""
     random = np.random.default_rng(seed)
     points = []
     for gram, weights in observations:

@@ -127,7 +127,9 @@ class Reconstruction:
     ) -> Curve:
         """Records what stays unexplained with every number of kept units."""
         return unexplained_curve(
-            self._observations(analysis, number, measured), seed=self.seed
+            self._observations(analysis, number, measured),
+            seed=self.seed,
+            overwrite=True,
         )
 
     def refit(
