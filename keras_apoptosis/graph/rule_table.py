@@ -37,6 +37,7 @@ from keras_apoptosis.graph.rules import (
     Mixing,
     Moving,
     MultiHead,
+    Noise,
     NormalizationOverUnits,
     ParametricReLU,
     Passing,
@@ -71,7 +72,8 @@ __all__ = [
 
 BORDER = Border()
 SAME_VALUES = Passing()
-MOVED_POSITIONS = Passing(channels=True)
+FEWER_POSITIONS = Passing(channels=True)
+MORE_POSITIONS = Passing(channels=True, pads=True)
 HOMOGENEOUS = Elementwise(homogeneous=True)
 BENT = Elementwise()
 MAXIMUM = Positions(Function(homogeneous=True))
@@ -151,20 +153,15 @@ LAYERS: dict[type, Rule] = {
         SAME_VALUES,
         layers,
         "Identity",
-        "Dropout",
-        "AlphaDropout",
         "GaussianDropout",
         "GaussianNoise",
         *_ranks("SpatialDropout{}D"),
         "ActivityRegularization",
     ),
+    **_each(Noise(), layers, "Dropout", "AlphaDropout"),
     # Positions of a feature map.
-    **_each(
-        MOVED_POSITIONS,
-        layers,
-        *_ranks("ZeroPadding{}D"),
-        *_ranks("Cropping{}D"),
-    ),
+    **_each(MORE_POSITIONS, layers, *_ranks("ZeroPadding{}D")),
+    **_each(FEWER_POSITIONS, layers, *_ranks("Cropping{}D")),
     **_each(
         MAXIMUM,
         layers,

@@ -124,6 +124,8 @@ class Trace:
             its config, by path.
         scales: Weights whose scale follows the number of units.
         work: Multiplications, call by call.
+        touched: What the present call has units in: axes of weights, and
+            settings.
         frozen: Labels that must not leave, with who holds them, and why.
     """
 
@@ -140,6 +142,7 @@ class Trace:
         self.sizes: dict[int, dict[tuple, Size]] = {}
         self.scales: dict[int, Scale] = {}
         self.work: list[Work] = []
+        self.touched: set[tuple] = set()
         self.frozen: list[tuple[np.ndarray, str, str]] = []
         self.ties: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -166,11 +169,31 @@ class Trace:
         """Records that units own the slices of a weight along an axis."""
         axis %= len(variable.shape)
         self.variables[id(variable)] = variable
+        self.touched.add((id(variable), axis))
         axes = self.axes.setdefault(id(variable), {})
         if axis in axes:  # A layer called twice: what it reads is tied.
             self.tie(axes[axis], labels, f"shared weight '{variable.path}'")
         else:
             axes[axis] = labels
+
+    def follow(self, owner: Any, path: tuple, size: Size) -> None:
+        """Records that a setting of a layer follows units."""
+        self.touched.add((id(owner), path))
+        sizes = self.sizes.setdefault(id(owner), {})
+        earlier = sizes.setdefault(path, size)
+        if earlier is not size:  # A layer called twice.
+            who = f"setting {path} of '{owner.name}', which is called twice,"
+            if earlier.labels.size == size.labels.size:
+                self.tie(earlier.labels, size.labels, who)
+            else:
+                self.freeze(earlier.labels, who, "has two sizes")
+                self.freeze(size.labels, who, "has two sizes")
+
+    def labels_of(self, thing: int, place: Any) -> np.ndarray:
+        """Returns the labels that an entry of `touched` stands for."""
+        if isinstance(place, tuple):
+            return self.sizes[thing][place].labels
+        return self.axes[thing][place]
 
     def owned(self, variable: Any, axis: int) -> np.ndarray | None:
         """The labels along the axis of a weight, if units own it."""
@@ -260,6 +283,22 @@ class Call:
         given = self.step.given.get(name, ())
         return [n for n, place in enumerate(self.step.data) if place in given]
 
+    def is_used(self, output: int) -> bool:
+        """Returns whether anything reads an output, or the model returns it."""
+        if self.step is None or output >= len(self.step.outputs):
+            return False
+        graph, key = self.trace.graph, self.step.outputs[output]
+        return key in graph.outputs or any(
+            key in step.inputs for step in graph.steps
+        )
+
+    def mask_shapes(self, name: str) -> list[tuple]:
+        """Returns the shapes of the masks given as one argument."""
+        if self.step is None:
+            return []
+        keys = [self.step.inputs[n] for n in self.step.given.get(name, ())]
+        return [tuple(self.trace.graph.tensors[key].shape) for key in keys]
+
     def argument(self, name: str) -> list[Axes]:
         """Returns the units of the tensors given as one argument.
 
@@ -328,6 +367,9 @@ class Call:
         for variable, axis in self._weights(weights):
             owned = self.trace.owned(variable, axis)
             if owned is not None:  # An earlier call of the same layer.
+                self.own(owned, weights)
+                for key in config:
+                    self.resize(key, owned)
                 return owned
         start = self.trace.label_count
         path = self.path if name is None else f"{self.path}/{name}"
@@ -373,6 +415,7 @@ class Call:
             variable = getattr(self.layer, bias, None)
             bias = None if variable is None else (variable, ())
         rank = len(kernel.shape)
+        uneven = uneven or units.padded
         self.trace.own(kernel, axis, units.labels)
         self.trace.consumers.append(
             Consumer(
@@ -434,8 +477,8 @@ class Call:
         if self.config is None:
             return
         path = key if isinstance(key, tuple) else (key,)
-        sizes = self.trace.sizes.setdefault(id(self.owner), {})
-        sizes[(*self.config, *path)] = Size(labels, value)
+        size = Size(labels, value)
+        self.trace.follow(self.owner, (*self.config, *path), size)
 
     def rescale(self, variable: Any, labels: np.ndarray, power: float) -> None:
         """Records that a weight is multiplied by `(kept / all) ** power`."""
@@ -540,9 +583,14 @@ def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
         The trace.
     """
     result = Trace(graph, rule_of)
+    touched: dict[int, list[tuple[Call, set[tuple]]]] = {}
     for step in graph.steps:
         rule = border if step.node is None else rule_of(step.operation)
         call = Call.of(result, step)
+        result.touched = set()
+        touched.setdefault(id(step.operation), []).append(
+            (call, result.touched)
+        )
         _hold_masks(call)
         if rule is None:
             call.freeze("is of a kind that has no rule")
@@ -550,6 +598,8 @@ def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
         made = rule.trace(call)
         for key, axes in zip(step.outputs, made or (), strict=bool(made)):
             result.units[key] = axes
+    for calls in touched.values():
+        _hold_shared(result, calls)
     who = "the model" if graph.whole else "a part of the model"
     for key in graph.outputs:
         for units in result.units.get(key, NONE).values():
@@ -579,6 +629,19 @@ def _hold_masks(call: Call) -> None:
                     if axis < len(shape) and shape[axis] != 1
                 ]
                 call.freeze("masks them one by one", along)
+
+
+def _hold_shared(
+    trace: Trace, calls: Sequence[tuple[Call, set[tuple]]]
+) -> None:
+    """Keeps units where a layer is also called on a tensor without units."""
+    everything = set().union(*(touched for _, touched in calls))
+    for call, touched in calls:
+        for thing, place in everything - touched:
+            call.freeze_labels(
+                "is also called on a tensor from which none can be removed",
+                trace.labels_of(thing, place),
+            )
 
 
 def _masked_argument(step: Step, mask: str) -> str:

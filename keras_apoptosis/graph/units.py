@@ -24,11 +24,13 @@ class Units:
             `FIXED`. A unit may stand at many positions, as after `Flatten`.
         sources: Shape `(size of the axis,)`. Index of the `Source` whose
             values each position holds, unchanged.
+        padded: Whether zeros stand beside those values, along other axes.
     """
 
     axis: int
     labels: np.ndarray
     sources: np.ndarray
+    padded: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,13 +13,6 @@ from keras_apoptosis.graph import Analysis, Graph, Observation, Step
 from keras_apoptosis.graph.activations import is_linear, without_activation
 from keras_apoptosis.graph.trace import Consumer
 
-# Layers between observation and consumer that add zeros around a constant.
-PADDING = (
-    layers.ZeroPadding1D,
-    layers.ZeroPadding2D,
-    layers.ZeroPadding3D,
-)
-
 
 def response_to(
     constants: np.ndarray,
@@ -48,19 +41,15 @@ def response_to(
         The mean response, shaped as the weight's axes that become the
         layer's outputs, and the root mean square of what deviates from it.
     """
-    path = _path(analysis, observation, consumer)
-    uneven = consumer.uneven or any(
-        isinstance(step.operation, PADDING) for step in path
-    )
-    unknown = (
-        consumer.step is None
-        or None in (analysis.graph.tensors[consumer.step.inputs[0]].shape[1:])
-    )
-    if uneven and not unknown:
-        image = _constant_input(
-            analysis, observation, consumer, constants, path
+    step, tensors = consumer.step, analysis.graph.tensors
+    known = step is not None and None not in tensors[step.read[0]].shape[1:]
+    if consumer.uneven and known:
+        # What else is added on the way is there without the constants, too.
+        image, nothing = (
+            _constant_input(analysis, observation, consumer, each)
+            for each in (constants, np.zeros_like(constants))
         )
-        answer = _response(consumer.layer, image, weights)
+        answer = _response(consumer.layer, image - nothing, weights)
         axis = _channels(consumer.layer, answer)
         answer = np.moveaxis(answer, axis, -1).reshape(-1, answer.shape[axis])
         shift = answer.mean(0)
@@ -72,7 +61,7 @@ def response_to(
     outputs = rows.shape[rows.ndim - len(consumer.outputs) :]
     rows = rows.reshape(rows.shape[0], -1, *outputs).sum(1)
     shift = sum(np.tensordot(constants, rows[place], 1) for place in places)
-    return shift, float("nan") if uneven else 0.0
+    return shift, float("nan") if consumer.uneven else 0.0
 
 
 def absorber_of(
@@ -147,19 +136,25 @@ def _path(
     analysis: Analysis, observation: Observation, consumer: Consumer
 ) -> list[Step]:
     """The steps between an observation and a consumer, in order."""
-    if consumer.step is None:
-        return []
-    sources = analysis.trace.sources
-    reached = {sources[each].tensor for each in observation.sources}
-    needed = analysis.graph.steps_to({consumer.step.inputs[0]})
-    path = []
-    for step in needed:
-        if reached.intersection(step.inputs) and not reached.intersection(
-            step.outputs
-        ):
-            path.append(step)
-            reached.update(step.outputs)
-    return path
+    # Where the units take new values, they are observed anew.
+    unchanged = {
+        key
+        for key, axes in analysis.trace.units.items()
+        if any(
+            np.isin(units.sources, observation.sources).any()
+            for units in axes.values()
+        )
+    }
+    observed = {
+        analysis.trace.sources[each].tensor for each in observation.sources
+    }
+    return [
+        step
+        for step in analysis.graph.steps_to({consumer.step.read[0]})
+        if unchanged.intersection(step.read)
+        and unchanged.intersection(step.outputs)
+        and not observed.intersection(step.outputs)
+    ]
 
 
 def _constant_input(
@@ -167,7 +162,6 @@ def _constant_input(
     observation: Observation,
     consumer: Consumer,
     constants: np.ndarray,
-    path: list[Step],
 ) -> Any:
     """What reaches a consumer when an observation holds constants."""
     tensors = analysis.graph.tensors
@@ -185,10 +179,10 @@ def _constant_input(
         for places in analysis.positions(source.units.labels, number):
             channels[..., places] = constants
         values[source.tensor] = ops.convert_to_tensor(image)
-    for step in path:
+    for step in _path(analysis, observation, consumer):
         for key in step.inputs:
             if key not in values:
                 shape = (1, *tensors[key].shape[1:])
                 values[key] = ops.zeros(shape, "float32")
         values.update(zip(step.outputs, step.run(values), strict=True))
-    return ops.cast(values[consumer.step.inputs[0]], "float32")
+    return ops.cast(values[consumer.step.read[0]], "float32")

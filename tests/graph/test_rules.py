@@ -309,3 +309,105 @@ def test_what_a_reader_cannot_take_is_an_error():
     given = ka.Replacement(constant=[1.0])
     with pytest.raises(ValueError, match="cannot take `constant`"):
         ka.shrink(model, ka.Removal({"gru": [0]}, {"gru": given}))
+
+
+@pytest.mark.parametrize("make", [layers.Dropout, layers.AlphaDropout])
+def test_the_shape_of_noise_follows_the_units(make):
+    model = chain(
+        (5, 4),
+        dense(6, "one"),
+        make(0.5, noise_shape=(None, 1, 6), name="noise"),
+        layers.Flatten(),
+        dense(2),
+    )
+    inputs = sample(model)
+    removal = ka.Removal({"one": [0, 4]})
+    expected = masked_outputs(model, removal, [inputs])[0]
+    ka.shrink(model, removal)
+    np.testing.assert_allclose(
+        outputs_of(model, [inputs])[0], expected, rtol=1e-5, atol=1e-5
+    )
+    layer = model.get_layer("noise")
+    assert tuple(layer.noise_shape) == (None, 1, 4)
+    assert tuple(layer.get_config()["noise_shape"]) == (None, 1, 4)
+    model(inputs, training=True)  # It raised.
+
+
+def scored(use):
+    """An attention of four heads whose scores something uses."""
+    inputs = keras.Input((3, 4))
+    x, scores = layers.MultiHeadAttention(4, 2, name="mha")(
+        inputs, inputs, return_attention_scores=True
+    )
+    x = layers.Dense(1)(layers.Flatten()(x))
+    return keras.Model(inputs, use(x, scores))
+
+
+SCORES = {
+    "returned": lambda x, scores: [x, scores],
+    "flattened": lambda x, scores: layers.Add()(
+        [x, layers.Dense(1)(layers.Flatten()(scores))]
+    ),
+    "pooled": lambda x, scores: layers.Add()(
+        [x, layers.Dense(1)(layers.GlobalMaxPooling2D()(scores))]
+    ),
+    "averaged": lambda x, scores: x + ops.mean(scores, axis=(1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("use", SCORES)
+def test_heads_stay_where_their_scores_are_used(use):
+    groups = groups_of(scored(SCORES[use]))
+    heads = groups.pop("mha/query/query_heads")
+    assert not heads.removable
+    assert "returns the attention scores of each" in heads.reason
+    assert groups["mha/query/query_dim"].removable
+
+
+def test_heads_may_go_where_their_scores_are_not_used():
+    groups = groups_of(scored(lambda x, scores: x))
+    assert groups["mha/query/query_heads"].removable
+
+
+def test_heads_with_masks_of_their_own_stay():
+    inputs, mask = keras.Input((3, 4)), keras.Input((2, 3, 3), dtype="bool")
+    x = layers.MultiHeadAttention(2, 3, name="mha")(
+        inputs, inputs, attention_mask=mask
+    )
+    model = keras.Model([inputs, mask], layers.Flatten()(x))
+    heads = groups_of(model)["mha/query/query_heads"]
+    assert "has a mask for each of them" in heads.reason
+
+
+@pytest.mark.parametrize("mode", [None, "concat", "sum"])
+def test_both_directions_stay_equally_wide(mode):
+    """Keras takes the second to be as wide as the first."""
+    inputs = keras.Input((5, 3))
+    layer = layers.Bidirectional(
+        layers.LSTM(4, return_sequences=True),
+        backward_layer=layers.LSTM(
+            4, return_sequences=True, go_backwards=True, name="back"
+        ),
+        merge_mode=mode,
+    )
+    x = layer(inputs)
+    if mode is None:
+        x = layers.Concatenate()(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    (group,) = [g for g in ka.unit_groups(model) if g.removable]
+    ka.shrink(model, ka.Removal({group.name: [0, 2]}))
+    copy = keras.Model.from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    data = sample(model)
+    np.testing.assert_allclose(
+        outputs_of(copy, data)[0], outputs_of(model, data)[0], rtol=1e-6
+    )
+    assert layer.forward_layer.units == layer.backward_layer.units == 2
+
+
+def test_a_tensor_that_a_state_is_made_of_ties_both():
+    """Which an LSTM returns beside its outputs."""
+    inputs = keras.Input((5, 3))
+    _, h, c = layers.LSTM(4, return_state=True, name="lstm")(inputs)
+    groups = groups_of(keras.Model(inputs, [layers.Dense(2)(h), c]))
+    assert not groups["lstm"].removable

@@ -76,6 +76,7 @@ class MultiHead(Rule):
             gate = self._project(call, inside.gate, query, shapes[0])
             call.tie(gate[2].labels, q[2].labels)
             call.tie(gate[3].labels, v[3].labels)
+        self._hold_masked_heads(call, q[2].labels)
         labels = {2: q[2].labels, 3: v[3].labels}
         mixed = {
             axis: call.emit(axis, each, Unknown(), (), output=None)
@@ -98,7 +99,15 @@ class MultiHead(Rule):
         else:
             for axis, units in made.items():
                 call.resize(("output_shape", axis - 2), units.labels)
+        if call.is_used(1):
+            call.freeze_labels("returns the attention scores of each", heads)
         return [surfaced(call, made), *[NONE] * (len(call.output_shapes) - 1)]
+
+    def _hold_masked_heads(self, call: Call, heads: np.ndarray) -> None:
+        """Keeps heads that have masks of their own."""
+        for shape in call.mask_shapes("attention_mask"):
+            if len(shape) == 4 and shape[1] != 1:
+                call.freeze_labels("has a mask for each of them", heads)
 
     def _as_wide_as(self, call: Call, query: Axes, made: np.ndarray) -> None:
         """Output units that are as many as the query's, whatever is said."""

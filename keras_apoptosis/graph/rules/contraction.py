@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from keras import ops
@@ -115,7 +115,7 @@ class Contraction(Rule):
         sources = units.sources.reshape(groups, -1)
         if (sources != sources[0]).any():
             call.freeze("has groups that read from several places", [units])
-        return Units(units.axis, labels, sources[0])
+        return Units(units.axis, labels, sources[0], units.padded)
 
     def _each_channel(
         self, call: Call, units: Units, out_axis: int, own: Mapping[str, int]
@@ -186,6 +186,8 @@ class Separable(Rule):
 class Embedding(Rule):
     """Looks a row up: its columns are units. In reverse, it reads them."""
 
+    weights: ClassVar = {EMBEDDINGS: 1, "reverse_embeddings": 0}
+
     def trace(self, call: Call) -> Sequence[Axes]:
         layer = call.layer
         why = obstacle(layer)
@@ -199,6 +201,8 @@ class Embedding(Rule):
             )
             if units is not None:
                 read = 1 if tied else 0
+                call.own(units.labels, self.weights)
+                call.resize("output_dim", units.labels)
                 # A tied weight cannot take stand-ins: it makes units, too.
                 call.consume(
                     units,
@@ -213,11 +217,7 @@ class Embedding(Rule):
                 call.freeze(why)
             return [NONE]
         axis = len(call.output_shapes[0]) - 1
-        labels = call.produce(
-            layer.output_dim,
-            {EMBEDDINGS: 1, "reverse_embeddings": 0},
-            ["output_dim"],
-        )
+        labels = call.produce(layer.output_dim, self.weights, ["output_dim"])
         if why:
             call.freeze_labels(why, labels)
         produced = Produced(layer, EMBEDDINGS, 1, None)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_apoptosis.graph.rules.merging import contracted, merged
-from keras_apoptosis.graph.rules.rule import Rule, each_by_itself
+from keras_apoptosis.graph.rules.rule import Rule, each_by_itself, operands
 from keras_apoptosis.graph.trace import NONE, Call
 from keras_apoptosis.graph.units import Axes, Function, Sum, Transfer, Unknown
 
@@ -93,7 +93,7 @@ class Stack(Rule):
     """`stack`: lays tensors along a new axis."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
-        inputs, shapes = call.inputs, call.input_shapes
+        shapes, inputs = zip(*operands(call), strict=True)
         place = call.layer.axis % (len(shapes[0]) + 1)
         wider = [
             {axis + (axis >= place): units for axis, units in axes.items()}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_apoptosis.graph.rules.rule import Rule
+from keras_apoptosis.graph.rules.rule import Rule, operands
 from keras_apoptosis.graph.trace import NONE, Call
 from keras_apoptosis.graph.units import (
     FIXED,
@@ -35,11 +35,12 @@ class Merge(Rule):
     expand: bool = False
 
     def trace(self, call: Call) -> Sequence[Axes]:
+        shapes, inputs = zip(*operands(call), strict=True)
         return [
             merged(
                 call,
-                call.inputs,
-                call.input_shapes,
+                inputs,
+                shapes,
                 Sum() if self.linear else Unknown(),
                 first=1 if self.expand else 0,
             )
@@ -109,13 +110,13 @@ class Concatenate(Rule):
     """Lays tensors side by side along `axis`."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
-        inputs, shapes = call.inputs, call.input_shapes
+        shapes, inputs = zip(*operands(call), strict=True)
         along = call.layer.axis % len(shapes[0])
         made = {}
         for axis in sorted({axis for axes in inputs for axis in axes}):
             have = [axes.get(axis) for axes in inputs]
             if axis == along:
-                made[axis] = self._side_by_side(call, have, along)
+                made[axis] = self._side_by_side(call, have, shapes, along)
                 continue
             known = [units for units in have if units is not None]
             if len(known) < len(have):
@@ -129,10 +130,13 @@ class Concatenate(Rule):
 
     @staticmethod
     def _side_by_side(
-        call: Call, have: Sequence[Units | None], axis: int
+        call: Call,
+        have: Sequence[Units | None],
+        shapes: Sequence[tuple],
+        axis: int,
     ) -> Units:
         parts = []
-        for units, shape in zip(have, call.input_shapes, strict=True):
+        for units, shape in zip(have, shapes, strict=True):
             if units is None:
                 fixed = np.full(shape[axis], FIXED)
                 parts.append((fixed, fixed))
@@ -140,7 +144,12 @@ class Concatenate(Rule):
                 call.carry(units)
                 parts.append((units.labels, units.sources))
         labels, sources = zip(*parts, strict=True)
-        return Units(axis, np.concatenate(labels), np.concatenate(sources))
+        return Units(
+            axis,
+            np.concatenate(labels),
+            np.concatenate(sources),
+            padded=any(units.padded for units in have if units is not None),
+        )
 
 
 class Reduction(Rule):

@@ -21,6 +21,7 @@ from keras_apoptosis.graph.units import (
     Unknown,
 )
 
+OTHER = -1  # Marks numbers other than zero that an operation adds.
 UNKNOWN_SIZE = 3  # Stands in for sizes that are known at run time only.
 
 
@@ -102,7 +103,7 @@ class Splitting(Rule):
                 made, labels, sources, strict=True
             ):
                 call.tie(labels[0], label)
-                result[axis] = Units(axis, label, source)
+                result[axis] = Units(axis, label, source, units.padded)
         return made
 
 
@@ -144,7 +145,9 @@ class UpSampling(Rule):
 
 
 def _moved(call: Call, axis: int, places: np.ndarray) -> list[np.ndarray]:
-    """Where entries come from: 1 + their place along an axis; 0 if added.
+    """Returns where entries come from: 1 + their place along an axis.
+
+    Zeros that are added have a 0, other numbers that are added `OTHER`.
 
     Args:
         call: The call.
@@ -156,10 +159,15 @@ def _moved(call: Call, axis: int, places: np.ndarray) -> list[np.ndarray]:
     row = [-1 if a == axis else 1 for a in range(len(shape))]
     index = np.broadcast_to((1.0 + places).reshape(row), shape)
     with keras.StatelessScope():
-        moved = _run(call, ops.convert_to_tensor(index, "float32"))
+        moved, added = (
+            keras.tree.flatten(_run(call, ops.convert_to_tensor(each)))
+            for each in (index.astype("float32"), np.zeros(shape, "float32"))
+        )
     return [
-        ops.convert_to_numpy(each).astype(int)
-        for each in keras.tree.flatten(moved)
+        np.where(
+            ops.convert_to_numpy(new) == 0, ops.convert_to_numpy(old), OTHER
+        ).astype(int)
+        for old, new in zip(moved, added, strict=True)
     ]
 
 
@@ -196,12 +204,12 @@ def _landed(call: Call, units: Units, index: np.ndarray) -> Units | None:
         for axis, size in enumerate(index.shape)
         if size > 1 and (np.diff(index, axis=axis) != 0).any()
     ]
-    if not varying:  # A single unit, or a single entry that was picked.
+    if units.labels.size == 1 or not varying:  # One, or one that was picked.
         alone = [a for a in range(1, index.ndim) if index.shape[a] == 1]
         if units.labels.size > 1 or not alone:
             call.freeze("picks one of them", [units])
             return None
-        varying = [alone[-1]]
+        varying = [units.axis if units.axis in alone else alone[-1]]
     first = config.image_data_format() == "channels_first"
     axis = varying[0 if first else -1]
     if 0 in varying:
@@ -210,7 +218,12 @@ def _landed(call: Call, units: Units, index: np.ndarray) -> Units | None:
     rows = np.moveaxis(index, axis, -1).reshape(-1, index.shape[axis])
     rows = np.unique(rows, axis=0) - 1
     # Zeros that were added around positions hold no unit, nor any position.
-    rows = rows[(rows >= 0).any(1)]
+    held = (rows >= 0).any(1)
+    if (rows[~held] < -1).any():
+        call.freeze("adds other numbers than zero around them", [units])
+        return None
+    padded = units.padded or not held.all()
+    rows = rows[held]
     labels = np.where(rows < 0, FIXED, units.labels[rows])
     sources = np.where(rows < 0, FIXED, units.sources[rows])
     # An axis cut in two: what stands in one column leaves together.
@@ -218,4 +231,4 @@ def _landed(call: Call, units: Units, index: np.ndarray) -> Units | None:
         call.tie(labels[0], row)
     if (sources != sources[0]).any():
         return call.emit(axis, labels[0], Unknown(), [units])
-    return Units(axis, labels[0], sources[0])
+    return Units(axis, labels[0], sources[0], padded)

@@ -198,6 +198,8 @@ class Bidirectional(Rule):
             both.append(rule.trace(inner))
         one, other = both
         axis = len(shapes[0]) - 1
+        # Keras takes both halves to be as wide as the first.
+        call.tie(one[0][axis].labels, other[0][axis].labels)
         states = [*one[1:], *other[1:]]
         if layer.merge_mode is None:
             states = [one[0], other[0], *states]
@@ -210,8 +212,6 @@ class Bidirectional(Rule):
             return states
         if layer.merge_mode == "concat":
             parts = [side[0][axis] for side in (one, other)]
-            # Keras takes the output to be twice as wide as the first half.
-            call.tie(parts[0].labels, parts[1].labels)
             labels = np.concatenate([part.labels for part in parts])
             made = {axis: call.emit(axis, labels, Unknown(), ())}
             return [made, *states]

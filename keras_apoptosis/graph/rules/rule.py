@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
+import numpy as np
 from keras import layers
 
 from keras_apoptosis.graph.trace import Call
@@ -42,6 +44,26 @@ def channel_axis(layer: Any, shape: tuple) -> int:
     """The axis that a layer takes as its channels."""
     first = getattr(layer, "data_format", None) == "channels_first"
     return 1 if first else len(shape) - 1
+
+
+def operands(call: Call) -> list[tuple[tuple, Axes]]:
+    """Returns shape and units of what a call brings together.
+
+    That is a list in its first argument, in which constants may stand beside
+    tensors.
+    """
+    tensors = iter(zip(call.input_shapes, call.inputs, strict=True))
+    if call.step is None:
+        return list(tensors)
+    args, kwargs = call.step.arguments
+    given = args[0] if args else kwargs[next(iter(call.step.given))]
+    return [
+        next(tensors)
+        if isinstance(each, keras.KerasTensor)
+        else (tuple(np.shape(each)), {})
+        for each in keras.tree.flatten(given)
+        if each is not None
+    ]
 
 
 def each_by_itself(
@@ -99,9 +121,11 @@ class Passing(Rule):
 
     Args:
         channels: Whether the units must lie on the channel axis.
+        pads: Whether it adds zeros around the positions.
     """
 
     channels: bool = False
+    pads: bool = False
 
     def trace(self, call: Call) -> Sequence[Axes]:
         made = []
@@ -113,8 +137,24 @@ class Passing(Rule):
                     del passing[axis]
                 else:
                     call.carry(units)
+                    padded = units.padded or self.pads
+                    passing[axis] = dataclasses.replace(units, padded=padded)
             made.append(passing)
         return made
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise(Passing):
+    """Changes values in training only, by noise of a shape that may be set."""
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        shape = getattr(call.layer, "noise_shape", None) or ()
+        first = len(call.input_shapes[0]) - len(shape)
+        for axis, units in call.inputs[0].items():
+            place = axis - first
+            if place >= 0 and shape[place] not in (None, 1):
+                call.resize(("noise_shape", place), units.labels)
+        return super().trace(call)
 
 
 class Border(Rule):
