@@ -162,3 +162,37 @@ path.endswith("_mask")
     )
     found = [name for _, name in private_names(tree)]
     assert sorted(found) == ["_dense", "_kernel"]
+
+
+DOCUMENTS = [
+    *(ROOT.parent / "docs").rglob("*.md"),
+    *ROOT.parent.glob("*.md"),
+]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_name_what_exists(path: Path) -> None:
+    """Files of the repository, tests, and documents that are linked."""
+    text = path.read_text()
+    for name in re.findall(r"`((?:tests|examples|benchmarks)/[\w/.]+)`", text):
+        assert (ROOT.parent / name).exists(), name
+    for name in re.findall(r"`(keras_apoptosis/[\w/.]+)`", text):
+        assert (ROOT.parent / name).exists(), name
+    for name in re.findall(r"\]\((?!https?:)([^)#\s]+)[^)]*\)", text):
+        assert (path.parent / name).exists(), name
+    tests = "".join(
+        each.read_text() for each in (ROOT.parent / "tests").rglob("*.py")
+    )
+    for name in re.findall(r"`(test_\w+|Test\w+)`", text):
+        assert re.search(rf"(def|class) {name}\b", tests), name
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_lines_of_documents_are_short(path: Path) -> None:
+    """Except rows of tables and addresses."""
+    long = [
+        line
+        for line in path.read_text().splitlines()
+        if len(line) > 100 and line[0] != "|" and "https://" not in line
+    ]
+    assert not long
