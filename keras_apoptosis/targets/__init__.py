@@ -1,6 +1,15 @@
 """What a pruned model may cost at most."""
 
 from keras_apoptosis.targets.counts import Bytes, Flops, Parameters, Units
+from keras_apoptosis.targets.latency import Latency
 from keras_apoptosis.targets.target import Target, as_targets
 
-__all__ = ["Bytes", "Flops", "Parameters", "Target", "Units", "as_targets"]
+__all__ = [
+    "Bytes",
+    "Flops",
+    "Latency",
+    "Parameters",
+    "Target",
+    "Units",
+    "as_targets",
+]

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 
@@ -29,6 +29,10 @@ class Target(abc.ABC):
     """
 
     at_most: Any
+
+    # Whether `cost` counts what is limited; else it is measured, and `cost`
+    # only tells which units to remove first.
+    counted: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not callable(self.at_most):

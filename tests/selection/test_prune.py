@@ -108,6 +108,28 @@ def all_alike(model, data=None):
     }
 
 
+class Clockwork(ka.targets.Latency):
+    """A machine that takes a second, and one for each 1,000 FLOPs."""
+
+    def measure(self, model):
+        return 1 + ka.flops(model) / 1000
+
+
+def test_a_measured_target_is_met_closely():
+    model = randomize(wide_cnn(), seed=1)
+    target = Clockwork(at_most=0.5)
+    wanted = 0.5 * target.measure(model)
+    report = ka.prune(model, target, sample(model, 32))
+    assert report.met
+    assert 0.9 * wanted < target.measure(model) <= wanted
+
+
+def test_a_latency_out_of_reach_is_an_error():
+    model = randomize(wide_cnn(), seed=1)
+    with pytest.raises(ValueError, match="cannot be reached"):
+        ka.prune(model, Clockwork(at_most="900 ms"), sample(model, 32))
+
+
 def test_costs_steer_the_choice():
     """FLOPs go where feature maps are large, parameters where dense layers."""
     kept = {}

@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import keras
+import numpy as np
 import pytest
 
 import keras_apoptosis as ka
@@ -14,6 +15,7 @@ TARGETS = [
     ka.targets.Flops(1e6),
     ka.targets.Units(20),
     ka.targets.Bytes(0.25, of="training"),
+    ka.targets.Latency("5 ms", batch_size=8),
 ]
 
 
@@ -61,3 +63,17 @@ def test_several_are_of_different_kinds():
 def test_bytes_of_what():
     with pytest.raises(ValueError, match="'weights' or 'training'"):
         ka.targets.Bytes(0.5, of="file")
+
+
+@pytest.mark.parametrize("at_most", ["5", "5 hours", "0 ms", 5.0, 1])
+def test_a_latency_is_a_share_or_a_time(at_most):
+    with pytest.raises(ValueError, match="'5 ms'"):
+        ka.targets.Latency(at_most)
+
+
+def test_a_latency_of_unknown_shapes_needs_inputs():
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(4)])
+    with pytest.raises(ValueError, match="Expected `inputs`"):
+        ka.targets.Latency(0.5).measure(model)
+    inputs = np.zeros((2, 5, 3))
+    assert ka.targets.Latency(0.5, inputs=inputs).measure(model) > 0
