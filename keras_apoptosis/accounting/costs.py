@@ -193,7 +193,7 @@ def _axes_of(analysis: Analysis, weight: keras.Variable) -> Axes:
 
 
 def _row(analysis: Analysis, labels: np.ndarray) -> np.ndarray:
-    """How often a unit of each group stands along an axis; at last, others."""
+    """Counts how often units of each group are on an axis, others last."""
     groups = analysis.groups
     row = np.zeros(len(groups) + 1)
     units = labels[labels != FIXED]

@@ -22,7 +22,7 @@ from keras_apoptosis.backend.optimizers import weights_of, with_inner
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Holders:
-    """What holds layers or weights of a model.
+    """Finds what else holds layers or weights of a model.
 
     Args:
         models: All models that share weights with it, and models nested in

@@ -14,12 +14,12 @@ from keras_apoptosis.backend.layers import set_attributes
 
 
 def weights_of(optimizer: keras.Optimizer) -> list[keras.Variable]:
-    """The model's variables that an optimizer was built with, in order."""
+    """Returns the variables that an optimizer was built with, in order."""
     return list(optimizer._trainable_variables)
 
 
 def steps_of(optimizer: keras.Optimizer) -> keras.Variable:
-    """How often an optimizer was applied.
+    """Returns how often an optimizer was applied.
 
     Where it accumulates gradients, its `iterations` count updates instead.
     """

@@ -1,4 +1,4 @@
-"""How expendable a unit or a weight is."""
+"""Criteria: scores of how expendable units and weights are."""
 
 from keras_apoptosis.criteria.gradient_flow import (
     cropit,

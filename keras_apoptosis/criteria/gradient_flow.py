@@ -1,4 +1,4 @@
-"""What units do to the loss, and to the flow of its gradient.
+"""Scores units by their effect on the loss and on the gradient flow.
 
 Scores of the structured methods that demon pruning is compared with (Demon
 pruning, section 4 and appendix I.4): a gate c = 1 stands behind each unit,
@@ -33,7 +33,7 @@ def snap(
     loss: Any = None,
     batch_size: int = 512,
 ) -> UnitScores:
-    """How fast the loss changes with a gate behind each unit: `|∂L/∂c|`.
+    """Computes the slope of the loss in a gate behind each unit: `|∂L/∂c|`.
 
     The sensitivity of SNAP (Verdenius, Stol and Forré, "Pruning via iterative
     ranking of sensitivity statistics", 2020), which prunes before training;
@@ -92,7 +92,7 @@ def cropit(
     loss: Any = None,
     batch_size: int = 512,
 ) -> UnitScores:
-    """How fast the gradient flow `‖g‖²` changes with a gate on each unit.
+    """Computes the slope of the gradient flow `‖g‖²` in a gate on each unit.
 
     The score of CroPit-S, which prunes before training, and EarlyCroP-S,
     which does so early in training (Rachwan et al., "Winning the lottery
@@ -143,7 +143,7 @@ def cropit(
 
 @register("normalization_scale")
 def normalization_scale(model: keras.Model, data: Any = None) -> UnitScores:
-    """The absolute scale of the normalizations that a unit passes: `Σ|γ|`.
+    """Computes the absolute scales of the normalizations of a unit: `Σ|γ|`.
 
     The score of network slimming (Liu et al., "Learning efficient
     convolutional networks through network slimming", 2017), for models that

@@ -20,7 +20,7 @@ def random(
     granularity: str = "weights",
     seed: int = 0,
 ) -> Any:
-    """Scores from 0 to 1, the same for the same seed and sizes.
+    """Draws scores from 0 to 1, the same for the same seed and sizes.
 
     Args:
         model: A built model.

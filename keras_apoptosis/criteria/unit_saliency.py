@@ -1,4 +1,4 @@
-"""How much the loss would change if a unit were replaced by its mean.
+"""Scores units by the change of the loss when they are replaced by means.
 
 After Evci, "Detecting dead weights and units in neural networks", 2018,
 chapters 3 and 4. Each function scores the units of every group that may
@@ -32,7 +32,7 @@ def mean_replacement_penalty(
     loss: Any = None,
     batch_size: int = 512,
 ) -> UnitScores:
-    """What replacing a unit by its mean does to the loss (definition 3.1.1).
+    """Computes the change of the loss with a unit's mean (definition 3.1.1).
 
     The absolute change of each sample's loss, summed over the samples. It
     takes one pass over the data for each unit; `mean_replacement_saliency`
@@ -85,7 +85,7 @@ def mean_replacement_saliency(
     loss: Any = None,
     batch_size: int = 512,
 ) -> UnitScores:
-    """The same to first order, for all units at once (definition 3.1.2).
+    """Computes the same to first order, for all units (definition 3.1.2).
 
     `|(mean − h)ᵀ ∂L/∂h|` of each sample, summed over the samples. The
     absolute value needs the mean before the first sample counts, so it takes
@@ -135,7 +135,7 @@ def mean_replacement_saliency(
 
 @register("l1_norm")
 def l1_norm(model: keras.Model, data: Any = None) -> UnitScores:
-    """The sum of the absolute incoming weights of each unit (table 4.1).
+    """Computes the sum of each unit's absolute incoming weights (table 4.1).
 
     Args:
         model: A built model, Sequential or Functional.
@@ -161,7 +161,7 @@ def l1_norm(model: keras.Model, data: Any = None) -> UnitScores:
 
 @register("squared_norm")
 def squared_norm(model: keras.Model, data: Any = None) -> UnitScores:
-    """The sum of the squared incoming weights of each unit (table 4.1).
+    """Computes the sum of each unit's squared incoming weights (table 4.1).
 
     Args:
         model: See `l1_norm`.
@@ -191,7 +191,7 @@ def penalties(
     means: Mapping[str, Mapping[str, np.ndarray]],
     batch_size: int = 512,
 ) -> UnitScores:
-    """Mean replacement penalties, by what is compiled already."""
+    """Computes mean replacement penalties with functions already compiled."""
     full = units.losses(data, means, {}, batch_size)
     found = {}
     for name in units.groups:

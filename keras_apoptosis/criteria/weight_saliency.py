@@ -1,4 +1,4 @@
-"""How much the loss would change if a weight were zero.
+"""Scores weights by the change of the loss when they are set to zero.
 
 After Evci, "Detecting dead weights and units in neural networks", 2018,
 chapter 2. Each function scores every trainable weight of a model; the lower
@@ -22,7 +22,7 @@ from keras_apoptosis.utils.checks import check_choice, check_size
 
 @register("magnitude", granularity="weights")
 def magnitude(model: keras.Model, data: Any = None) -> WeightScores:
-    """The absolute value of each weight (table 2.1).
+    """Computes the absolute value of each weight (table 2.1).
 
     Args:
         model: A built model.
@@ -51,7 +51,7 @@ def taylor(
     loss: Any = None,
     batch_size: int = 512,
 ) -> WeightScores:
-    """The change of the loss to first order: `Δw_i ∇L_i` (table 2.1).
+    """Computes the change of the loss to first order: `Δw_i ∇L_i` (table 2.1).
 
     Args:
         model: A compiled model.
@@ -99,7 +99,7 @@ def taylor2(
     loss: Any = None,
     batch_size: int = 512,
 ) -> WeightScores:
-    """The change to second order, with the whole row of the Hessian.
+    """Computes the change to second order, with whole rows of the Hessian.
 
     `Δw_i (∇L_i + λ Σ_j H_ij Δw_j)`: equation 2.3. The sum is the i-th entry
     of a Hessian-vector product, so that it takes only a few times as long as
@@ -153,7 +153,7 @@ def hessian(
     loss: Any = None,
     batch_size: int = 512,
 ) -> WeightScores:
-    """The second-order term alone: `Δw_i Σ_j H_ij Δw_j` (table 2.1).
+    """Computes the second-order term: `Δw_i Σ_j H_ij Δw_j` (table 2.1).
 
     Args:
         model: See `taylor`.
@@ -195,7 +195,7 @@ def loss_change(
     loss: Any = None,
     batch_size: int = 512,
 ) -> WeightScores:
-    """The change of the loss as it is: each weight is set to zero in turn.
+    """Computes the exact change of the loss, setting each weight to zero.
 
     It takes one pass over the data for each weight that is not zero: for
     small models, as the measure by which others are judged (section 2.1).
@@ -253,7 +253,7 @@ def _weights(model: keras.Model) -> WeightScores:
 
 
 def _steps(model: keras.Model, perturbation: str) -> WeightScores:
-    """Δw: how each weight changes when it goes."""
+    """Returns Δw: how each weight changes when it is removed."""
     check_choice("perturbation", perturbation, ("weights", "signs"))
     weights = _weights(model)
     if perturbation == "weights":

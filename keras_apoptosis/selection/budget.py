@@ -1,4 +1,4 @@
-"""Which entries go, from their scores and a limit."""
+"""Chooses the entries to prune, from their scores and a limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras_apoptosis.selection.limits import lowest_within_limits
 
 
 def share_of(size: int, share: float) -> int:
-    """A share of a number, rounded down.
+    """Returns a share of a number, rounded down.
 
     Example:
 
@@ -25,7 +25,7 @@ def lowest(
     count: int | Mapping[str, int],
     keep: int = 0,
 ) -> dict[str, np.ndarray]:
-    """The entries with the lowest scores, over all groups or in each.
+    """Returns the entries with the lowest scores, over all groups or in each.
 
     Args:
         scores: For each group, by name, shape `(entries,)`.

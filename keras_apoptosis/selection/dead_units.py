@@ -97,7 +97,7 @@ def dead_units(
 
 
 def _emptied(analysis: Analysis) -> dict[str, np.ndarray]:
-    """For each layer that makes units, by path, which lost all weights."""
+    """Finds the units that lost all weights, by the path of their layer."""
     found = {}
     for block in analysis.trace.blocks:
         found[block.path] = np.zeros(block.stop - block.start, bool)
@@ -113,7 +113,7 @@ def _emptied(analysis: Analysis) -> dict[str, np.ndarray]:
 def _dead(
     analysis: Analysis, number: int, useless: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """Units of a group of which every part is useless; never all."""
+    """Returns the units of a group whose every part is useless; never all."""
     counts = np.zeros(analysis.groups[number].size, int)
     for block in analysis.trace.blocks:
         labels = slice(block.start, block.stop)

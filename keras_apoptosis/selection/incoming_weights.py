@@ -24,7 +24,7 @@ class NotComparable(Exception):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Incoming:
-    """What a group's units compute: `scale * f(vector · input) + shift`.
+    """A group's units as functions: `scale * f(vector · input) + shift`.
 
     Args:
         vectors: Shape `(units, inputs)`. Incoming weights, the bias last;
@@ -44,7 +44,7 @@ class Incoming:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing follows `f`."""
+        """`True` if nothing follows `f`."""
         return bool((self.scale == 1).all() and (self.shift == 0).all())
 
 

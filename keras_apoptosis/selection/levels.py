@@ -1,4 +1,4 @@
-"""How aggressive apoptosis is, by name."""
+"""Levels of how aggressive neuron apoptosis is, by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """How much two units, or the units that stay, may miss.
+    """The tolerances of a level: of two similar units, and of a fit.
 
     Args:
         factor: Float > 1, for the weight rule: units merge if they are

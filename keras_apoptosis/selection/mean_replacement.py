@@ -24,7 +24,7 @@ def mean_replacements(
     at: str = "post",
     batch_size: int = 512,
 ) -> dict[str, dict[str, Replacement]]:
-    """What replaces units by their means: bias propagation.
+    """Replaces units by their means: bias propagation.
 
     Equations 1.5 and 1.6: the mean activation, through the outgoing weights,
     goes into the biases of the next layers.

@@ -1,4 +1,4 @@
-"""Which units explain the others, and by how much: least squares."""
+"""Chooses the units that explain the others by least squares."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BLOCK = 256
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
-    """Which units are kept.
+    """The units that are kept.
 
     Args:
         kept: Shape `(kept,)`, integers. Indices, ascending.
@@ -223,7 +223,7 @@ def refit(
     ridge: float = 1e-4,
     center: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Least squares of the removed units on all kept ones.
+    """Fits the removed units to all kept ones by least squares.
 
     Args:
         gram: Shape `(units, units)`: the covariance, or the second moments
@@ -298,7 +298,7 @@ def residual_after(
     kept: np.ndarray,
     mixing: np.ndarray,
 ) -> float:
-    """What a replacement changes in what the consumers receive.
+    """Computes by how much a replacement changes the consumers' inputs.
 
     Args:
         gram: Shape `(units, units)`: second moments as for `refit`.
@@ -379,7 +379,7 @@ class _Pursuit:
         return max(self.left, 0.0) / self.whole if self.whole else 0.0
 
     def gains(self) -> np.ndarray:
-        """By how much each unit would lower the share: ‖R_i‖² / (D_i r₀)."""
+        """Computes how much each unit lowers the share: ‖R_i‖² / (D_i r₀)."""
         gains = np.zeros(self.free.size)
         if self.whole:
             energy = np.einsum("ij,ij->i", self.received, self.received)

@@ -169,7 +169,7 @@ class Reconstruction:
         number: int,
         measured: dict[str, dict[str, Moments]],
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Second moments and the consumers' weights, at each point."""
+        """Returns second moments and the consumers' weights, at each point."""
         group = analysis.groups[number]
         return [
             (

@@ -32,7 +32,7 @@ from keras_apoptosis.surgery import Replacement
 
 @dataclasses.dataclass(frozen=True)
 class _Merging:
-    """What both rules share.
+    """Base of both rules.
 
     Args:
         min_units: How many units every group keeps.
@@ -45,7 +45,7 @@ class _Merging:
     one_by_one: ClassVar[bool] = False
 
     def measure(self, analysis: Analysis, numbers: list[int]) -> None:
-        """Weights say it all: nothing is measured."""
+        """Measures nothing: weights are enough."""
 
 
 class IncomingSimilarity(_Merging):
@@ -68,7 +68,7 @@ class IncomingSimilarity(_Merging):
         factor: float,
         measured: None = None,
     ) -> Candidate:
-        """What may go of one group."""
+        """Returns the units of one group that can be merged."""
         group = analysis.groups[number]
         why = obstacle(group)
         if why:
@@ -127,7 +127,7 @@ class OutgoingSimilarity(_Merging):
         factor: float,
         measured: None = None,
     ) -> Candidate:
-        """What may go of one group."""
+        """Returns the units of one group that can be merged."""
         group = analysis.groups[number]
         why = obstacle(group)
         if why:
@@ -167,7 +167,7 @@ class OutgoingSimilarity(_Merging):
 def _why_not(
     side: str, vectors: np.ndarray, factor: float, scale_free: bool
 ) -> str:
-    """How far the most similar units are from being merged."""
+    """Tells how far the most similar units are from being merged."""
     near = parallel_units(vectors, 1.0001, scale_free=scale_free).distance
     closest = f"{near.min():.2f}" if near.size else "1 or more"
     return (
@@ -194,7 +194,7 @@ def _within_limits(merge: Merge, min_units: int, round_to: int) -> Merge:
 
 
 def _replacement(merge: Merge, seen: Incoming) -> Replacement:
-    """`a₂ = α a₁`, carried through a normalization that follows.
+    """Carries `a₂ = α a₁` through a normalization that follows.
 
     With `a' = s a + t` for each unit, `a₂' = s₂ α (a₁' − t₁) / s₁ + t₂`.
     """

@@ -87,7 +87,7 @@ def sparse_units(
 def _shares(
     analysis: Analysis, kernels: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> UnitScores:
-    """The share of each unit's weights that is not zero; 1 without any."""
+    """Returns the share of non-zero weights of each unit; 1 without any."""
     kernels = list(kernels)
     every = per_unit(analysis, kernels, np.ones_like)
     there = per_unit(analysis, kernels, lambda kernel: kernel != 0)

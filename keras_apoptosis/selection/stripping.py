@@ -1,4 +1,4 @@
-"""Which incoming weights of dead units to strip."""
+"""Chooses the incoming weights of dead units to strip."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Rectified:
         return self.kernel.shape[self.rule.unit_axis]
 
     def point(self, graph: Graph) -> Point:
-        """Where to measure the units."""
+        """The points where the units are measured."""
         parts = []
         for key in self.tensors:
             shape = tuple(graph.tensors[key].shape)
@@ -100,7 +100,7 @@ def rectified_layers(
 
 
 def is_rectifier(layer: Any) -> bool:
-    """Whether a layer returns 0, with no gradient, for what is below 0."""
+    """Tells whether a layer returns 0, with no gradient, below 0."""
     activation = getattr(layer, "activation", layer)
     if type(activation) is keras.layers.ReLU:
         return not (activation.negative_slope or activation.threshold)
@@ -132,7 +132,7 @@ def totals(
 
 
 def _calls(graph: Graph) -> dict[Any, list[Step]]:
-    """Each layer with its calls."""
+    """Returns each layer with its calls."""
     calls: dict[Any, list[Step]] = {}
     for step in graph.steps:
         if step.node is not None:
@@ -141,7 +141,7 @@ def _calls(graph: Graph) -> dict[Any, list[Step]]:
 
 
 def _only_readers(graph: Graph, calls: list[Step]) -> list[Step]:
-    """The calls of the one layer that reads what a layer returns.
+    """Returns the calls of the one layer that consumes a layer's output.
 
     Empty where others read it as well, or that layer reads others as well.
     """

@@ -1,4 +1,4 @@
-"""What a pruned model may cost at most."""
+"""Targets: limits of the cost of a pruned model."""
 
 from keras_apoptosis.targets.counts import Bytes, Flops, Parameters, Units
 from keras_apoptosis.targets.latency import Latency

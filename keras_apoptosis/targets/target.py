@@ -51,7 +51,7 @@ class Target(abc.ABC):
 
     @property
     def name(self) -> str:
-        """What is counted, in a word."""
+        """The name of what is counted."""
         return type(self).__name__.lower()
 
     def measure(self, model: keras.Model) -> float:
