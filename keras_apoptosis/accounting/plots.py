@@ -1,4 +1,4 @@
-"""Plots of training histories."""
+"""Plots training histories."""
 
 from __future__ import annotations
 
@@ -8,24 +8,42 @@ from typing import Any
 import numpy as np
 
 
-def plot_history(history: Mapping[str, Sequence[float]], path: Any) -> None:
-    """Draws widths, parameters and accuracy over a training.
+def plot_history(history: Any, path: Any) -> None:
+    """Plots the widths, parameters, accuracy and loss of a training.
 
     Args:
-        history: The `history` of Keras' `History`, of a training with one of
-            our callbacks: they add `parameters` and `units/<group>`.
-        path: Where to write the figure; its ending says in which form.
+        history: What `fit` returns, or its `history`. Pruning callbacks add
+            `parameters` and `units/<group>`.
+        path: Path of the figure to write; its suffix sets the format.
+
+    Raises:
+        ValueError: If the history has none of these.
+
+    Example:
+
+    >>> history = {"loss": [1.0, 0.5], "units/hidden": [64, 32]}
+    >>> ka.plot_history(history, "figure.png")  # doctest: +SKIP
     """
     from matplotlib.figure import Figure
 
-    epochs = np.arange(1, len(history["loss"]) + 1)
+    logs: Mapping[str, Sequence[float]] = getattr(history, "history", history)
+    if not isinstance(logs, Mapping):
+        raise ValueError(
+            "Expected `history` to be what `fit` returns, or its `history`. "
+            f"Received: {history!r}"
+        )
     panels = {
-        "units": [name for name in history if name.startswith("units/")],
-        "parameters": ["parameters"] if "parameters" in history else [],
-        "accuracy": [n for n in ("accuracy", "val_accuracy") if n in history],
-        "loss": [n for n in ("loss", "val_loss") if n in history],
+        "units": [name for name in logs if name.startswith("units/")],
+        "parameters": ["parameters"] if "parameters" in logs else [],
+        "accuracy": [n for n in ("accuracy", "val_accuracy") if n in logs],
+        "loss": [n for n in ("loss", "val_loss") if n in logs],
     }
     panels = {title: names for title, names in panels.items() if names}
+    if not panels:
+        raise ValueError(
+            "Expected a history with `loss`, `accuracy`, `parameters` or "
+            f"`units/<group>`. Received: {', '.join(logs) or 'no logs'}"
+        )
     figure = Figure(figsize=(3.2 * len(panels), 2.8), layout="constrained")
     for axes, (title, names) in zip(
         np.atleast_1d(figure.subplots(1, len(panels))),
@@ -34,7 +52,8 @@ def plot_history(history: Mapping[str, Sequence[float]], path: Any) -> None:
     ):
         for name in names:
             label = name.removeprefix("units/")
-            axes.plot(epochs, history[name], marker=".", label=label)
+            epochs = np.arange(1, len(logs[name]) + 1)
+            axes.plot(epochs, logs[name], marker=".", label=label)
         axes.set(title=title, xlabel="epoch")
         if title in ("units", "parameters"):
             axes.set_ylim(bottom=0)

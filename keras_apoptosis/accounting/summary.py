@@ -1,4 +1,4 @@
-"""The table of a model's unit groups that people read."""
+"""Summarizes the unit groups of a model in a table."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from keras_apoptosis.utils.tables import table
 
 
 def report(model: keras.Model) -> str:
-    """Says which units of a model may leave, what each saves, and what not.
+    """Summarizes the unit groups of a model, and what can be pruned.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.
 
     Returns:
         A table with one row for each unit group: its size, the parameters
-        and the forward FLOPs that go with one of its units, and, if it is
-        frozen, why.
+        and the forward FLOPs that removing one of its units saves, and, if
+        it is not prunable, why. For a model without unit groups a sentence
+        that says so.
 
     Raises:
         ValueError: If the model's graph cannot be read.
@@ -35,12 +36,17 @@ def report(model: keras.Model) -> str:
     ...     keras.layers.Dense(2, name="logits"),
     ... ])
     >>> print(ka.report(model))
-     group    units   parameters a unit   FLOPs a unit   frozen because
+     group    units   parameters a unit   FLOPs a unit   not prunable because
      ─────...
      hidden       8                   7             12
      logits       2                                      the model returns them
     """
     analysis = analyse(model)
+    if not analysis.groups:
+        return (
+            f"Model '{model.name}' has no unit groups: no layer of a known "
+            "type has units."
+        )
     nothing = Removal({})
     parameters = parameters_after(analysis, nothing)
     work = work_after(analysis, nothing)
@@ -59,6 +65,6 @@ def report(model: keras.Model) -> str:
         "units",
         "parameters a unit",
         "FLOPs a unit",
-        "frozen because",
+        "not prunable because",
     )
     return table(header, rows)

@@ -1,4 +1,4 @@
-"""Incoming weights of units, and what becomes of them on the way."""
+"""Reads the incoming weights of units, up to where they are observed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NotComparable(Exception):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Incoming:
-    """A group's units as functions: `scale * f(vector · input) + shift`.
+    """The function that units compute: `scale * f(vector · input) + shift`.
 
     Args:
         vectors: Shape `(units, inputs)`. Incoming weights, the bias last;
@@ -33,7 +33,7 @@ class Incoming:
         homogeneous: Whether `f(αx) = α f(x)` for every `α > 0`.
         scale: Shape `(units,)`. Scale of a normalization after `f`.
         shift: Shape `(units,)`. Its shift.
-        bent: Whether there is an `f` at all.
+        bent: Whether there is an activation `f`.
     """
 
     vectors: np.ndarray
@@ -44,7 +44,7 @@ class Incoming:
 
     @property
     def plain(self) -> bool:
-        """`True` if nothing follows `f`."""
+        """Whether no normalization follows `f`."""
         return bool((self.scale == 1).all() and (self.shift == 0).all())
 
 
@@ -57,7 +57,8 @@ def incoming(analysis: Analysis, number: int, source: int) -> Incoming:
         source: Index of the source at which the group is observed.
 
     Returns:
-        The group's incoming weights, and how they reach the source.
+        The group's incoming weights, and what lies between them and the
+        source.
 
     Raises:
         NotComparable: If units with parallel weights need not be parallel
@@ -66,11 +67,11 @@ def incoming(analysis: Analysis, number: int, source: int) -> Incoming:
     here: Source = analysis.trace.sources[source]
     places, *more = analysis.positions(here.units.labels, number)
     if more:
-        raise NotComparable(f"'{here.path}' has each unit at several places")
+        raise NotComparable(f"'{here.path}' has units at several positions")
     if isinstance(here.transfer, Produced):
         return _produced(here.transfer, places)
     if isinstance(here.transfer, Unknown) or not here.inputs:
-        raise NotComparable(f"'{here.path}' treats units each in its own way")
+        raise NotComparable(f"'{here.path}' treats each unit differently")
     before = [
         incoming(analysis, number, _parent(each.sources[places], here))
         for each in here.inputs
@@ -97,7 +98,7 @@ def incoming(analysis: Analysis, number: int, source: int) -> Incoming:
 
 def _parent(sources: np.ndarray, here: Source) -> int:
     if (sources != sources[0]).any():
-        raise NotComparable(f"'{here.path}' gathers them from several places")
+        raise NotComparable(f"'{here.path}' gathers units of several layers")
     return int(sources[0])
 
 
@@ -127,7 +128,7 @@ def _sum(parts: list[Incoming], path: str) -> Incoming:
     if len(parts) == 1:  # Average pooling.
         return parts[0]
     if not all(part.plain for part in parts):
-        raise NotComparable(f"'{path}' adds up normalized activations")
+        raise NotComparable(f"'{path}' adds normalized activations")
     return Incoming(
         np.concatenate([part.vectors for part in parts], 1),
         homogeneous=all(part.homogeneous for part in parts),

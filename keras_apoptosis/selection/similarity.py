@@ -1,4 +1,4 @@
-"""Neuron apoptosis by weights: merge units with similar synapses."""
+"""Neuron apoptosis by weights: merges units with similar synapses."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from keras_apoptosis.surgery import Replacement
 
 @dataclasses.dataclass(frozen=True)
 class _Merging:
-    """Base of both rules.
+    """Base class of the rules.
 
     Args:
-        min_units: How many units every group keeps.
-        round_to: Of what the number of kept units is a multiple.
+        min_units: Integer > 0. How many units to keep in every group.
+        round_to: Integer > 0. The number of kept units is a multiple of it.
     """
 
     min_units: int = 1
@@ -45,7 +45,7 @@ class _Merging:
     one_by_one: ClassVar[bool] = False
 
     def measure(self, analysis: Analysis, numbers: list[int]) -> None:
-        """Measures nothing: weights are enough."""
+        """Measures nothing: the rule needs weights only."""
 
 
 class IncomingSimilarity(_Merging):
@@ -56,9 +56,15 @@ class IncomingSimilarity(_Merging):
     homogeneous activations and 1 for others. Where a normalization lies
     between, its scale and shift belong to `v`.
 
+    The residual of a replacement is an estimate, for no data is used:
+    `‖v₂ − α v₁‖`, times the scale of a normalization that follows. That is
+    the root mean square of the error for a linear activation, where inputs
+    are independent, of zero mean and unit variance; for activations of slopes
+    up to 1 the error is at most that (propositions 3 and 4).
+
     Args:
-        min_units: How many units every group keeps.
-        round_to: Of what the number of kept units is a multiple.
+        min_units: Integer > 0. How many units to keep in every group.
+        round_to: Integer > 0. The number of kept units is a multiple of it.
     """
 
     def choose(
@@ -68,7 +74,14 @@ class IncomingSimilarity(_Merging):
         factor: float,
         measured: None = None,
     ) -> Candidate:
-        """Returns the units of one group that can be merged."""
+        """Chooses the units of one group to remove, and their replacements.
+
+        Args:
+            analysis: The model's units.
+            number: Index of the group.
+            factor: Number above 1; see `parallel_units`.
+            measured: Not used.
+        """
         group = analysis.groups[number]
         why = obstacle(group)
         if why:
@@ -79,7 +92,7 @@ class IncomingSimilarity(_Merging):
                 for each in group.observations
             }
         except NotComparable as why:
-            return no_candidate(f"incoming weights say nothing: {why}")
+            return no_candidate(f"incoming weights cannot be compared: {why}")
         # Points of one group differ in what follows; compare by all of it.
         vectors = np.concatenate([each.vectors for each in seen.values()], 1)
         homogeneous = all(each.homogeneous for each in seen.values())
@@ -115,9 +128,13 @@ class OutgoingSimilarity(_Merging):
     Neuron apoptosis, proposition 1.2: if `w₂ ≈ α w₁`, the pair becomes one
     unit with outgoing weights `w₁ + w₂` and incoming `(v₁ + α v₂)/(1 + α)`.
 
+    The residual of a replacement is an estimate, as in `IncomingSimilarity`:
+    a quarter, the largest slope of a sigmoid, of the distance between the
+    incoming weights of the removed and of the merged unit.
+
     Args:
-        min_units: How many units every group keeps.
-        round_to: Of what the number of kept units is a multiple.
+        min_units: Integer > 0. How many units to keep in every group.
+        round_to: Integer > 0. The number of kept units is a multiple of it.
     """
 
     def choose(
@@ -127,7 +144,14 @@ class OutgoingSimilarity(_Merging):
         factor: float,
         measured: None = None,
     ) -> Candidate:
-        """Returns the units of one group that can be merged."""
+        """Chooses the units of one group to remove, and their replacements.
+
+        Args:
+            analysis: The model's units.
+            number: Index of the group.
+            factor: Number above 1; see `parallel_units`.
+            measured: Not used.
+        """
         group = analysis.groups[number]
         why = obstacle(group)
         if why:
@@ -139,8 +163,8 @@ class OutgoingSimilarity(_Merging):
         ]
         if odd or len(group.producers) > 1 or len(group.observations) > 1:
             return no_candidate(
-                "outgoing weights decide for one sigmoid layer with one "
-                f"reader of its activations only, not for '{group.name}'"
+                "outgoing weights can be compared only where one sigmoid "
+                f"layer feeds one observation, not in '{group.name}'"
             )
         (point,) = group.observations
         merge = _within_limits(
@@ -154,11 +178,16 @@ class OutgoingSimilarity(_Merging):
         mixing = np.zeros((merge.absorbed.size, merge.representatives.size))
         into = np.searchsorted(merge.representatives, merge.into)
         mixing[np.arange(into.size), into] = 1.0  # w = w₁ + w₂
+        shares = averaging(merge, group.size)
+        vectors = incoming(analysis, number, point.sources[0]).vectors
+        merged = (shares @ vectors)[into]
         return Candidate(
             merge.absorbed,
             {
                 point.name: Replacement(
-                    mixing=mixing, incoming=averaging(merge, group.size)
+                    mixing=mixing,
+                    incoming=shares,
+                    residual=_lengths(vectors[merge.absorbed] - merged) / 4,
                 )
             },
         )
@@ -167,7 +196,7 @@ class OutgoingSimilarity(_Merging):
 def _why_not(
     side: str, vectors: np.ndarray, factor: float, scale_free: bool
 ) -> str:
-    """Tells how far the most similar units are from being merged."""
+    """Explains how far the most similar units are from being merged."""
     near = parallel_units(vectors, 1.0001, scale_free=scale_free).distance
     closest = f"{near.min():.2f}" if near.size else "1 or more"
     return (
@@ -178,7 +207,7 @@ def _why_not(
 
 
 def _within_limits(merge: Merge, min_units: int, round_to: int) -> Merge:
-    """Gives units back, the least similar first, until enough are kept."""
+    """Drops merges, the least similar first, until enough units are kept."""
     size = merge.representatives.size + merge.absorbed.size
     order = np.sort(
         lowest_within_limits(merge.distance, size, min_units, round_to)
@@ -194,7 +223,7 @@ def _within_limits(merge: Merge, min_units: int, round_to: int) -> Merge:
 
 
 def _replacement(merge: Merge, seen: Incoming) -> Replacement:
-    """Carries `a₂ = α a₁` through a normalization that follows.
+    """Replaces `a₂` by `α a₁`, through a normalization that follows.
 
     With `a' = s a + t` for each unit, `a₂' = s₂ α (a₁' − t₁) / s₁ + t₂`.
     """
@@ -205,4 +234,13 @@ def _replacement(merge: Merge, seen: Incoming) -> Replacement:
     into = np.searchsorted(merge.representatives, one)
     mixing[np.arange(two.size), into] = ratio
     constant = seen.shift[two] - ratio * seen.shift[one]
-    return Replacement(constant=constant, mixing=mixing)
+    missed = seen.vectors[two] - merge.scale[:, None] * seen.vectors[one]
+    return Replacement(
+        constant=constant,
+        mixing=mixing,
+        residual=abs(seen.scale[two]) * _lengths(missed),
+    )
+
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(vectors, axis=1)

@@ -27,7 +27,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         for row in rows
     ]
     grid = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name, column in zip(header, zip(*cells, strict=True), strict=True):
+    for place, name in enumerate(header):
+        column = [row[place] for row in cells]
         numbers = all(c[:1] in "+-0123456789" for c in column)
         grid.add_column(name, justify="right" if numbers else "left")
     for row in cells:

@@ -6,7 +6,6 @@ import pytest
 from keras import layers
 
 import keras_apoptosis as ka
-from keras_apoptosis.accounting.plots import plot_history
 from keras_apoptosis.utils.tables import table
 
 
@@ -73,12 +72,45 @@ def test_report_of_a_removal():
     assert "3.54" in str(report)
 
 
-def test_plot(tmp_path):
-    history = {
-        "loss": [1.0, 0.5],
-        "accuracy": [0.5, 0.7],
-        "parameters": [100, 50],
-        "units/one": [8, 4],
-    }
-    plot_history(history, tmp_path / "figure.png")
+def test_a_report_without_unit_groups():
+    class Mine(keras.layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(shape[-1], 3))
+
+        def call(self, x):
+            return keras.ops.matmul(x, self.w)
+
+    model = keras.Sequential([keras.Input((4,)), Mine()], name="mine")
+    assert ka.unit_groups(model) == []
+    assert ka.report(model).startswith("Model 'mine' has no unit groups")
+
+
+def test_a_table_without_rows():
+    first, *_ = table(("group", "units"), []).splitlines()
+    assert first.split() == ["group", "units"]
+
+
+HISTORY = {
+    "loss": [1.0, 0.5],
+    "accuracy": [0.5, 0.7],
+    "parameters": [100, 50],
+    "units/one": [8, 4],
+}
+
+
+@pytest.mark.parametrize(
+    "logs", [HISTORY, {"units/one": [8, 4]}, {"loss": [1, 2, 3], **HISTORY}]
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_plot(tmp_path, logs, whole):
+    history = keras.callbacks.History()
+    history.history = logs
+    ka.plot_history(history if whole else logs, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("history", [{}, {"lr": [1.0]}, [1.0, 2.0], None])
+def test_nothing_to_plot_is_an_error(history, tmp_path):
+    with pytest.raises(ValueError, match=r"Expected .* Received: "):
+        ka.plot_history(history, tmp_path / "figure.png")
+    assert not list(tmp_path.iterdir())

@@ -123,3 +123,73 @@ def test_reconstruction_explains_what_it_promises():
     error = (after - after.mean(0)) - (before - before.mean(0))
     share = np.sqrt((error**2).sum() / ((before - before.mean(0)) ** 2).sum())
     assert 0 < share <= 0.3 * 1.02
+
+
+def standard(size):
+    """A sample of zero mean whose covariance is exactly the identity."""
+    return np.concatenate([np.eye(size), -np.eye(size)]) * size**0.5
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh"])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_the_weights_rule_estimates_its_error(activation, normalized):
+    """Against the error on independent inputs of unit variance."""
+    rng = np.random.default_rng(0)
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(6, activation=activation, name="one"),
+            *([keras.layers.BatchNormalization()] if normalized else []),
+            keras.layers.Dense(2, name="out"),
+        ]
+    )
+    kernel = rng.normal(size=(5, 3))
+    kernel = np.concatenate([kernel, kernel * (1.0, 1.1, 0.9)], 1)
+    kernel += 0.05 * rng.normal(size=kernel.shape)
+    model.get_layer("one").set_weights([kernel, 0.2 * rng.normal(size=6)])
+    if normalized:
+        model.layers[1].gamma.assign(rng.uniform(-3, 3, size=6))
+    analysis = analyse(model)
+    found = IncomingSimilarity().choose(analysis, 0, 1.75)
+    assert found.removed.size
+    (given,) = found.replacements.values()
+    x = standard(5)
+    units = keras.Model(model.inputs, model.layers[-2].output)
+    values = units.predict(x, verbose=0).astype("float64")
+    kept = np.setdiff1d(np.arange(6), found.removed)
+    error = values[:, found.removed] - (
+        given.constant + values[:, kept] @ np.transpose(given.mixing)
+    )
+    measured = np.sqrt((error**2).mean(0))
+    if activation == "linear":
+        np.testing.assert_allclose(given.residual, measured, rtol=1e-4)
+    else:
+        assert (measured <= given.residual * (1 + 1e-5)).all()
+        assert (given.residual < 20 * measured).all()
+
+
+def test_the_rule_of_outgoing_weights_estimates_its_error():
+    rng = np.random.default_rng(0)
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(2, activation="sigmoid", name="one"),
+            keras.layers.Dense(3, use_bias=False, name="out"),
+        ]
+    )
+    kernel, bias = 0.05 * rng.normal(size=(5, 2)), np.array([0.03, -0.01])
+    model.get_layer("one").set_weights([kernel, bias])
+    out = rng.normal(size=3)
+    model.get_layer("out").set_weights([np.stack([out, 0.5 * out])])
+    found = OutgoingSimilarity().choose(analyse(model), 0, 1.75)
+    (given,) = found.replacements.values()
+    assert found.removed.tolist() == [1]
+    # The merged unit has (v₁ + v₂ / 2) / 1.5, so 2/3 (v₁ − v₂) is missed; the
+    # sigmoid is nearly linear, of slope 1/4.
+    missed = np.append(kernel[:, 0] - kernel[:, 1], bias[0] - bias[1]) / 1.5
+    np.testing.assert_allclose(given.residual, np.linalg.norm(missed) / 4)
+    x = standard(5)
+    sigmoid = 1 / (1 + np.exp(-(x @ kernel + bias)))
+    merged = 1 / (1 + np.exp(-(x @ kernel + bias) @ [2 / 3, 1 / 3]))
+    measured = np.sqrt(((sigmoid[:, 1] - merged) ** 2).mean())
+    np.testing.assert_allclose(given.residual, measured, rtol=1e-2)
