@@ -119,7 +119,7 @@ TABLE = {
     ),
     "output layer": (
         lambda m: ka.shrink(m, ka.Removal({"out": [0]})),
-        "'out' cannot leave: the model returns them",
+        "'out' cannot be removed: the model returns them",
     ),
     "index out of range": (
         lambda m: ka.shrink(m, ka.Removal({"one": [4]})),
@@ -178,7 +178,7 @@ TABLE = {
         lambda m: ka.shrink(
             m, ka.Removal({"one": [0]}, {"one": {"out": ka.Replacement()}})
         ),
-        "is not judged at 'out' but at: one",
+        "is not observed at 'out' but at: one",
     ),
     "unbuilt model": (
         lambda m: ka.shrink(unbuilt(), ONE),

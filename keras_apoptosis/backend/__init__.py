@@ -16,6 +16,7 @@ from keras_apoptosis.backend.layers import (
     build_shapes,
     built_with,
     changed_config,
+    custom_parts,
     function_attributes,
     plain_attributes,
     pristine,
@@ -44,6 +45,13 @@ from keras_apoptosis.backend.optimizers import (
     weights_of,
 )
 from keras_apoptosis.backend.random_state import same_random_state
+from keras_apoptosis.backend.saving import (
+    config_rebuilds,
+    is_saved_layer_by_layer,
+    refuse_to_save,
+    save_layer_by_layer,
+    seen_layer_by_layer,
+)
 from keras_apoptosis.backend.slots import clear_slots, slots_of
 from keras_apoptosis.backend.steps import (
     distribution_of,
@@ -68,6 +76,8 @@ __all__ = [
     "built_with",
     "changed_config",
     "clear_slots",
+    "config_rebuilds",
+    "custom_parts",
     "cut_torch_state",
     "direct_operations",
     "distribution_of",
@@ -79,6 +89,7 @@ __all__ = [
     "holders_of",
     "innermost",
     "invalidate",
+    "is_saved_layer_by_layer",
     "kernel_mask_of",
     "kernel_of",
     "layers_inside",
@@ -92,10 +103,13 @@ __all__ = [
     "plain_attributes",
     "pristine",
     "recorded_nodes",
+    "refuse_to_save",
     "reindex",
     "resize_variable",
     "same_random_state",
+    "save_layer_by_layer",
     "seeds_of",
+    "seen_layer_by_layer",
     "set_attributes",
     "set_shape",
     "slots_of",

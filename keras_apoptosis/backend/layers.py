@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
+from keras.src.saving.serialization_lib import SafeModeScope
+
+PARTS = (
+    keras.initializers.Initializer,
+    keras.regularizers.Regularizer,
+    keras.constraints.Constraint,
+)
 
 
 @contextlib.contextmanager
@@ -69,16 +77,55 @@ def pristine(
     config = changed_config(layer.get_config(), changes)
     if config.get("stateful"):  # Its states cannot be made without values.
         config["stateful"] = False
-    waiting = global_state.get_global_attribute("uninitialized_variables", [])
-    before = list(waiting)
-    with keras.StatelessScope(initialize_variables=False):
+    with made_without_values(), custom_parts(layer):
         twin = type(layer).from_config(config)
         if shapes is not None:
             twin.build(**shapes)
         found = [tuple(variable.shape) for variable in twin.variables]
-    # Else Keras would give the twin's variables values at its next chance.
-    global_state.set_global_attribute("uninitialized_variables", before)
     return twin, found
+
+
+@contextlib.contextmanager
+def made_without_values() -> Iterator[None]:
+    """Lets layers be made whose variables have shapes, but no values."""
+    waiting = global_state.get_global_attribute("uninitialized_variables", [])
+    before = list(waiting)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Else Keras would give the variables values at its next chance.
+        global_state.set_global_attribute("uninitialized_variables", before)
+
+
+@contextlib.contextmanager
+def custom_parts(layer: keras.Layer) -> Iterator[None]:
+    """Lets the config of a layer be read that names unregistered objects.
+
+    Those are initializers, regularizers, constraints and functions, also
+    lambdas, that the layer, or layers in it, have already. They need not be
+    registered where nothing is saved.
+
+    Args:
+        layer: The layer.
+    """
+    found: dict[str, Any] = {}
+    for each in layer._flatten_layers():
+        found[type(each).__name__] = type(each)
+        for value in each.__dict__.values():
+            for part in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(part, types.FunctionType):
+                    found[part.__name__] = part
+                elif isinstance(part, PARTS):
+                    found[type(part).__name__] = type(part)
+    own = {
+        name: part
+        for name, part in found.items()
+        # Not Keras' own: it has a layer and a function of one name.
+        if not part.__module__.startswith("keras.")
+    }
+    with keras.saving.custom_object_scope(own), SafeModeScope(False):
+        yield
 
 
 def changed_config(

@@ -140,11 +140,16 @@ class Analysis:
         return (labels != FIXED) & (self.group_of[labels] == group)
 
 
-def unit_groups(model: keras.Model) -> list[UnitGroup]:
+def unit_groups(
+    model: keras.Model, prune_non_trainable: bool = False
+) -> list[UnitGroup]:
     """Finds the unit groups of a model.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.
+        prune_non_trainable: Whether units may also be removed where that
+            changes weights of layers with `trainable=False`: of those that
+            make the units, or that use them.
 
     Returns:
         Its groups, in order from the input to the output. `print(group)`
@@ -167,11 +172,16 @@ def unit_groups(model: keras.Model) -> list[UnitGroup]:
       consumers: logits
       judged at: hidden
     """
-    return list(analyse(model).groups)
+    return list(analyse(model, prune_non_trainable).groups)
 
 
-def analyse(model: keras.Model) -> Analysis:
-    """Finds the groups of a model, with the trace they come from."""
+def analyse(model: keras.Model, prune_non_trainable: bool = False) -> Analysis:
+    """Finds the groups of a model, with the trace they come from.
+
+    Args:
+        model: See `unit_groups`.
+        prune_non_trainable: See `unit_groups`.
+    """
     result = trace(read(model), rule_of, BORDER)
     group_of, index_of, sizes, blocks_of = _number(result)
 
@@ -202,6 +212,12 @@ def analyse(model: keras.Model) -> Analysis:
         ]
         if not read_by and not reasons:
             reasons.append("no layer reads them")
+        involved = [each.layer for each in (*producers, *read_by)]
+        fixed = _non_trainable([*involved, *carriers.get(number, [])])
+        if fixed and not prune_non_trainable:
+            reasons.append(
+                _together(fixed, "is non-trainable (`trainable=False`)")
+            )
         groups.append(
             UnitGroup(
                 name=_new_name(producers[0].path, names),
@@ -219,6 +235,17 @@ def analyse(model: keras.Model) -> Analysis:
 
 def _distinct(layers: Iterable[Any]) -> list[Any]:
     return list({id(layer): layer for layer in layers}.values())
+
+
+def _non_trainable(layers: Iterable[Any]) -> list[str]:
+    """Names layers with weights that a removal would change."""
+    return [
+        f"'{layer.name}'"
+        for layer in layers
+        if isinstance(layer, keras.Layer)
+        and layer.weights
+        and not layer.trainable
+    ]
 
 
 def _together(who: list[str], why: str) -> str:

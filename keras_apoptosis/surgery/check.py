@@ -1,4 +1,4 @@
-"""What of a removal does not fit a model."""
+"""Checks that a removal fits a model."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from keras_apoptosis.surgery.removal import Removal
 
 
 def check(analysis: Analysis, removal: Removal) -> None:
-    """Says what of a removal does not fit a model.
+    """Checks that a removal fits a model.
+
+    Args:
+        analysis: The model's units.
+        removal: The removal.
 
     Raises:
-        ValueError: If a group does not exist, is frozen, has fewer units,
-            would be left empty, or a replacement does not fit it.
+        ValueError: If a group does not exist, is not prunable, has fewer
+            units, would be left empty, or a replacement does not fit it.
     """
     if not isinstance(removal, Removal):
         raise ValueError(
@@ -25,30 +29,30 @@ def check(analysis: Analysis, removal: Removal) -> None:
                 f"The model has no unit group '{name}'. Its groups: "
                 f"{', '.join(groups)}. Received: removal={removal}"
             )
-        group, gone = groups[name], removal[name]
+        group, removed = groups[name], removal[name]
         if not group.removable:
             raise ValueError(
-                f"Units of group '{name}' cannot leave: {group.reason}. "
+                f"Units of group '{name}' cannot be removed: {group.reason}. "
                 f"Received: removal={removal}"
             )
-        if gone[-1] >= group.size:
+        if removed[-1] >= group.size:
             raise ValueError(
                 f"Group '{name}' has {group.size} units. Received: an index "
-                f"of {gone[-1]}"
+                f"of {removed[-1]}"
             )
-        if gone.size == group.size:
+        if removed.size == group.size:
             raise ValueError(
                 f"Group '{name}' would be left without units. Keep at least "
-                f"one. Received: {gone.size} removed of {group.size}"
+                f"one. Received: {removed.size} removed of {group.size}"
             )
         points = {each.name: each for each in group.observations}
         for point in removal.points(name):
             if point not in points:
                 raise ValueError(
-                    f"Group '{name}' is not judged at '{point}' but at: "
+                    f"Group '{name}' is not observed at '{point}' but at: "
                     f"{', '.join(sorted(points))}. Received: '{point}'"
                 )
-        stays = group.size - gone.size
+        kept = group.size - removed.size
         for point, observation in points.items():
             given = removal.replacement(name, point).arrays()
             for key, taken in (
@@ -57,13 +61,13 @@ def check(analysis: Analysis, removal: Removal) -> None:
             ):
                 if not taken and key in given and given[key].any():
                     raise ValueError(
-                        f"What reads group '{name}' at '{point}' cannot take "
-                        f"`{key}` in the place of removed units. Received: "
-                        f"{key}={given[key]}"
+                        f"The consumers of group '{name}' at '{point}' cannot "
+                        f"use `{key}` as a replacement of removed units. "
+                        f"Received: {key}={given[key]}"
                     )
             for key, shape in (
-                ("mixing", (gone.size, stays)),
-                ("incoming", (stays, group.size)),
+                ("mixing", (removed.size, kept)),
+                ("incoming", (kept, group.size)),
             ):
                 if key in given and given[key].shape != shape:
                     raise ValueError(

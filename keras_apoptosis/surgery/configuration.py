@@ -10,43 +10,34 @@ from keras import ops
 
 from keras_apoptosis.backend import (
     changed_config,
+    custom_parts,
     direct_operations,
     layers_inside,
     models_of,
+    seen_layer_by_layer,
 )
 from keras_apoptosis.graph import Graph, read
 from keras_apoptosis.surgery.plan import Plan
 
 
 def resized_copy(model: keras.Model, graph: Graph, plan: Plan) -> keras.Model:
-    """A new model as `plan` says, with the weights of `plan`."""
-    classes = {type(layer) for layer in _layers(graph)}
-    classes |= {type(each) for each in models_of(model)}
-    config = model.get_config()
-    if "layers" not in config:
-        raise ValueError(
-            "Cannot rebuild a model whose class has a config of its own; "
-            "`ka.shrink` can change it in place. Received: a model of type "
-            f"{type(model).__name__}"
-        )
-    config = _resized(model, config, plan.config)
-    with keras.saving.custom_object_scope(
-        # Not Keras' own: it has a layer and a function of one name.
-        {
-            each.__name__: each
-            for each in classes
-            if not each.__module__.startswith("keras.")
-        }
-    ):
-        copy = type(model).from_config(config)
+    """Builds a new model as a plan says, with the weights of the plan."""
+    with seen_layer_by_layer(models_of(model)):
+        config = model.get_config()
+        kind = type(model)
+        if "layers" not in config:
+            raise ValueError(
+                "Cannot rebuild a model whose class has a config of its own; "
+                "`ka.shrink` can change it in place. Received: a model of type "
+                f"{kind.__name__}"
+            )
+        config = _resized(model, config, plan.config)
+        with custom_parts(model):
+            copy = kind.from_config(config)
     for old, new in zip(graph.steps, read(copy).steps, strict=True):
         if old.node is not None and isinstance(old.operation, keras.Layer):
             _copy_weights(old.operation, new.operation, plan)
     return copy
-
-
-def _layers(graph: Graph) -> list[Any]:
-    return [step.operation for step in graph.steps]
 
 
 def _copy_weights(old: keras.Layer, new: keras.Layer, plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""Removing units from a model: in place, or into a new one."""
+"""Removes units from a model: in place, or into a new one."""
 
 from __future__ import annotations
 
@@ -14,31 +14,44 @@ from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.surgery.apply import UsedElsewhere, apply_plan
 from keras_apoptosis.surgery.check import check
 from keras_apoptosis.surgery.configuration import resized_copy
-from keras_apoptosis.surgery.plan import Plan, make_plan
+from keras_apoptosis.surgery.plan import make_plan
 from keras_apoptosis.surgery.removal import Removal
 from keras_apoptosis.surgery.report import Report, report_of
+from keras_apoptosis.surgery.saving import keep_saveable
 
 
-def shrink(model: keras.Model, removal: Removal) -> Report:
+def shrink(
+    model: keras.Model, removal: Removal, prune_non_trainable: bool = False
+) -> Report:
     """Removes units from a model in place.
 
-    The model stays the same object, and so do its layers and variables. Its
-    optimizer keeps its state, cut with the same indices. It may be called
-    between batches or epochs of `fit`, from a callback. Compiled steps are
-    dropped, so that the next step is traced anew; those of *other* models
-    that share layers with this one are not known here. Of several workers all
-    must call it, with the same removal; see `ka.distributed.alone`.
+    The model stays the same object, and so do its layers and variables. It may
+    be called between batches or epochs of `fit`, from a callback: compiled
+    steps are traced anew.
+
+    Whatever else holds its weights follows: optimizers keep their state, cut
+    with the same indices, and moving averages of weights absorb the
+    replacement as the weights do; other models that share layers shrink as
+    well; an own training loop in PyTorch goes on. An own `tf.function` that
+    was traced before fails at its next use, and must be made anew.
+
+    Of several workers all must call it, with the same removal; see
+    `ka.distributed.alone`.
 
     Args:
-        model: A built Sequential or Functional model, or a nesting of those.
-        removal: What goes, and what replaces it.
+        model: A built Sequential or Functional model, or a nesting of those;
+            of a subclassed model the parts that are either.
+        removal: The units to remove, and what replaces them.
+        prune_non_trainable: Whether units may also be removed where that
+            changes weights of layers with `trainable=False`.
 
     Returns:
-        What was done, to print.
+        A report of what was done, to print.
 
     Raises:
-        ValueError: If the removal does not fit the model, or the model is
-            distributed over devices. The model is unchanged then.
+        ValueError: If the removal does not fit the model, another model uses
+            its units, or it is distributed over devices. All is unchanged
+            then.
         RuntimeError: On all workers, if their removals differ. All models are
             unchanged then.
 
@@ -53,7 +66,7 @@ def shrink(model: keras.Model, removal: Removal) -> Report:
     >>> model.layers[0].units
     5
     """
-    analysis = _checked(model, removal)
+    analysis = _checked(model, removal, prune_non_trainable)
     collectives.assert_same(
         removal.digest(),
         "the units to remove and their replacements",
@@ -62,23 +75,26 @@ def shrink(model: keras.Model, removal: Removal) -> Report:
         "differently.",
     )
     before = backend.parameters_of(model)
-    plan = None
+    notes = None
     with contextlib.suppress(UsedElsewhere):
-        plan = _applied(model, analysis, removal)
-    if plan is None:  # The other model may be deleted, but not collected.
+        notes = _apply(model, analysis, removal)
+    if notes is None:  # The other model may be deleted, but not collected.
         gc.collect()
-        plan = _applied(model, analysis, removal)
+        notes = _apply(model, analysis, removal)
     after = backend.parameters_of(model)
-    return report_of(analysis.groups, removal, before, after, plan.notes)
+    return report_of(analysis.groups, removal, before, after, notes)
 
 
-def rebuild(model: keras.Model, removal: Removal) -> keras.Model:
-    """Makes the smaller model anew, with copied weights.
+def rebuild(
+    model: keras.Model, removal: Removal, prune_non_trainable: bool = False
+) -> keras.Model:
+    """Builds a smaller model, with copied weights.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.
             It is left as it is.
-        removal: What goes, and what replaces it.
+        removal: The units to remove, and what replaces them.
+        prune_non_trainable: See `shrink`.
 
     Returns:
         A new model, not compiled, whose layers have the same names.
@@ -98,13 +114,15 @@ def rebuild(model: keras.Model, removal: Removal) -> keras.Model:
     >>> small.count_params(), model.count_params()
     (37, 58)
     """
-    analysis = _checked(model, removal)
+    analysis = _checked(model, removal, prune_non_trainable)
     backend.sync_from_jax(model)
     return resized_copy(model, analysis.graph, make_plan(analysis, removal))
 
 
-def _checked(model: keras.Model, removal: Removal) -> Analysis:
-    analysis = analyse(model)
+def _checked(
+    model: keras.Model, removal: Removal, prune_non_trainable: bool
+) -> Analysis:
+    analysis = analyse(model, prune_non_trainable)
     check(analysis, removal)
     over = backend.distribution_of(model)
     if over is not None:
@@ -115,7 +133,9 @@ def _checked(model: keras.Model, removal: Removal) -> Analysis:
     return analysis
 
 
-def _applied(model: keras.Model, analysis: Analysis, removal: Removal) -> Plan:
+def _apply(
+    model: keras.Model, analysis: Analysis, removal: Removal
+) -> list[str]:
     """Shrinks a model, and lets all that holds its layers follow."""
     holders = backend.holders_of(model)
     for each in holders.models:
@@ -132,4 +152,7 @@ def _applied(model: keras.Model, analysis: Analysis, removal: Removal) -> Plan:
         apply_plan(analysis, plan, holders)
     for each in holders.models:
         backend.sync_to_jax(each)
-    return plan
+    if not any(plan.kept.values()):
+        return list(plan.notes)
+    models = (m for m in holders.models if isinstance(m, keras.Model))
+    return [*plan.notes, *keep_saveable(models)]

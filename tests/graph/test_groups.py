@@ -149,7 +149,7 @@ def test_what_is_not_known_freezes_with_a_reason(kind):
     assert not group.removable
     assert FROZEN[kind] in group.reason
     assert FROZEN[kind] in str(group)
-    with pytest.raises(ValueError, match="cannot leave"):
+    with pytest.raises(ValueError, match="cannot be removed"):
         ka.shrink(frozen_model(kind), ka.Removal({"one": [0]}))
 
 
