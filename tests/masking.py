@@ -94,9 +94,11 @@ def reachable(analysis, point):
 
 
 def _replace(value, axis, matrix, constant):
-    moved = ops.cast(ops.moveaxis(value, axis, -1), "float32")
-    moved = ops.matmul(moved, ops.cast(matrix, "float32"))
-    moved = moved + ops.cast(constant, "float32")
+    double = keras.backend.standardize_dtype(value.dtype) == "float64"
+    dtype = "float64" if double else "float32"
+    moved = ops.cast(ops.moveaxis(value, axis, -1), dtype)
+    moved = ops.matmul(moved, ops.convert_to_tensor(matrix, dtype))
+    moved = moved + ops.convert_to_tensor(constant, dtype)
     return ops.cast(ops.moveaxis(moved, -1, axis), value.dtype)
 
 

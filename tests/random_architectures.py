@@ -1,4 +1,8 @@
-"""Random models of all rules: branches, merges, nesting and shared layers."""
+"""Random models of all rules.
+
+Branches, merges, nesting, layers shared with each other and with inputs, masks,
+scores of attention, padding with numbers, states, augmentation, and dtypes.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,63 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from tests.architectures import sample
+
 MIN_SIZE, MAX_SIZE = 3, 7  # Units of a layer.
+BATCH = 8  # Stateful layers and constants want to know.
+SHAPES = {
+    "vector": (5,),
+    "sequence": (6, 4),
+    "image": (7, 7, 2),
+    "words": (6,),
+}
+DTYPES = (*["float32"] * 9, "float64", "float16", "bfloat16")
 
 
 def generate(seed: int) -> keras.Model:
-    """A random model on vectors, sequences or images."""
+    """Returns a random model on vectors, sequences, images or words."""
     rng = np.random.default_rng(seed)
-    kind = ("vector", "sequence", "image")[rng.integers(3)]
-    shape = {"vector": (5,), "sequence": (6, 4), "image": (7, 7, 2)}[kind]
-    inputs = keras.Input(shape)
-    x = Grower(rng, kind).grow(inputs, int(rng.integers(3, 8)))
+    kind = list(SHAPES)[rng.integers(len(SHAPES))]
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype_of(seed))
+    try:
+        return _model(rng, kind)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def dtype_of(seed: int) -> str:
+    """Returns the dtype of all layers of a random model."""
+    return DTYPES[seed % len(DTYPES)]
+
+
+def inputs_of(model: keras.Model, seed: int):
+    """Returns inputs for a random model, some steps of which are masked."""
+    inputs = sample(model, BATCH, seed)
+    if inputs.ndim == 3:
+        inputs[::2, 4:] = 0
+    return inputs
+
+
+def _model(rng, kind):
+    dtype = "int32" if kind == "words" else None
+    x = inputs = keras.Input(SHAPES[kind], batch_size=BATCH, dtype=dtype)
+    if kind == "words":
+        x = layers.Embedding(7, 4, mask_zero=True)(x)
+        kind = "sequence"
+    grower = Grower(rng, kind)
+    x = grower.grow(grower.first(x), int(rng.integers(3, 8)))
     if kind != "vector":
         x = Grower(rng, kind).to_vector(x)
         x = Grower(rng, "vector").grow(x, int(rng.integers(2)))
     return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def recurrent(make, units, **options):
+    """Returns a recurrent layer that starts in any dtype."""
+    # PyTorch makes no orthogonal matrices of 16 bits.
+    options = {"return_sequences": True, **options}
+    return make(units, recurrent_initializer="glorot_uniform", **options)
 
 
 class Grower:
@@ -48,6 +95,25 @@ class Grower:
             x = self.pick(steps)(x)
         return x
 
+    def first(self, x):
+        """Returns what an input may pass before anything else."""
+        choice = self.rng.integers(6)
+        if choice == 0:  # One layer for units and for what is none.
+            layer = self.pick(self.make())()
+            y = layer(layers.Dense(x.shape[-1])(x))
+            return layers.Concatenate()([y, layer(x)])
+        if choice == 1 and self.kind == "image":
+            return self.pick(
+                [
+                    layers.RandomTranslation(0.3, 0.3),
+                    layers.RandomRotation(0.5),
+                    layers.RandomErasing(1.0),
+                ]
+            )(x)
+        if choice == 1 and self.kind == "sequence":
+            return layers.Masking()(x)
+        return x
+
     def pick(self, choices):
         return choices[self.rng.integers(len(choices))]
 
@@ -69,8 +135,9 @@ class Grower:
                 lambda: layers.EinsumDense(
                     "...c,cd->...d", units, bias_axes="d"
                 ),
-                lambda: layers.LSTM(units, return_sequences=True),
-                lambda: layers.GRU(units, return_sequences=True),
+                lambda: recurrent(layers.LSTM, units),
+                lambda: recurrent(layers.GRU, units),
+                lambda: recurrent(layers.GRU, units, stateful=True),
                 lambda: layers.TimeDistributed(layers.Dense(units)),
             ],
             "image": [
@@ -112,9 +179,16 @@ class Grower:
 
     def carrier(self, x):
         """What units pass through."""
-        choices = [layers.Dropout(0.5), layers.Rescaling(0.5, 0.1)]
+        shape = [1 if self.rng.integers(2) else n for n in x.shape[1:]]
+        choices = [
+            layers.Dropout(0.5),
+            layers.Dropout(0.5, noise_shape=(None, *shape)),
+            layers.Rescaling(0.5, 0.1),
+            self.padded,
+        ]
         if self.kind == "sequence":
             choices += [
+                layers.Masking(),
                 layers.DepthwiseConv1D(2, padding="same", depth_multiplier=2),
                 layers.MaxPooling1D(2, strides=1),
                 layers.ZeroPadding1D(1),
@@ -133,6 +207,14 @@ class Grower:
             choices += [layers.UpSampling2D(2, interpolation="bilinear")]
         # Widths must not run away.
         return self.pick(choices)(x) if x.shape[-1] < 20 else x
+
+    def padded(self, x):
+        """Adds zeros or other numbers around positions, or units."""
+        along = self.rng.integers(1, len(x.shape))
+        width = [[0, 0] for _ in x.shape]
+        width[along] = [1, 0]
+        number = self.pick([0, 0, 0.5])
+        return ops.pad(x, width, constant_values=number)
 
     def function(self, x):
         """Functions of `keras.ops`."""
@@ -199,7 +281,8 @@ class Grower:
 
     def special(self, x):
         if self.kind == "sequence":
-            return self.pick([self.attention, self.bidirectional])(x)
+            choices = [self.attention, self.bidirectional, self.scores]
+            return self.pick(choices)(x)
         if self.kind == "image":
             return self.grouped(x)
         return self.spread(x)
@@ -215,12 +298,23 @@ class Grower:
         )(x, x)
         return layers.Add()([x, y])
 
+    def scores(self, x):
+        """Attention whose scores are read, or only computed."""
+        x = self.unit_layer(x)
+        y, scores = layers.MultiHeadAttention(3, 4)(
+            x, x, return_attention_scores=True
+        )
+        if self.rng.integers(2):
+            return y
+        return layers.Concatenate()([y, ops.mean(scores, axis=1)])
+
     def bidirectional(self, x):
-        mode = self.pick(["concat", "sum", "mul", "ave"])
+        mode = self.pick(["concat", "sum", "mul", "ave", None])
         make = self.pick([layers.LSTM, layers.GRU, layers.SimpleRNN])
-        return layers.Bidirectional(
-            make(self.size(), return_sequences=True), merge_mode=mode
-        )(x)
+        x = layers.Bidirectional(recurrent(make, self.size()), merge_mode=mode)(
+            x
+        )
+        return layers.Concatenate()(x) if mode is None else x
 
     def grouped(self, x):
         x = self.unit_layer(x, 8)
@@ -236,14 +330,14 @@ class Grower:
         return layers.Flatten()(x)
 
     def nested(self, x):
-        inside = keras.Input(x.shape[1:])
+        inside = keras.Input(x.shape[1:], batch_size=BATCH)
         grower = Grower(self.rng, self.kind, may_nest=False)
         return keras.Model(inside, grower.grow(inside, 2))(x)
 
     def to_vector(self, x):
         if self.kind == "sequence":
             choices = [
-                layers.LSTM(self.size()),
+                recurrent(layers.LSTM, self.size(), return_sequences=False),
                 layers.GlobalMaxPooling1D(),
                 layers.Flatten(),
             ]

@@ -185,4 +185,4 @@ def _constant_input(
                 shape = (1, *tensors[key].shape[1:])
                 values[key] = ops.zeros(shape, "float32")
         values.update(zip(step.outputs, step.run(values), strict=True))
-    return ops.cast(values[consumer.step.read[0]], "float32")
+    return ops.cast(values[consumer.step.read[0]], consumer.kernel.dtype)
