@@ -27,7 +27,7 @@ def attack(data: Any, arguments: Any) -> None:
         monitors[name] = ka.callbacks.UnitMonitor(
             sample,
             every=max(1, steps // 40),
-            groups=["conv1"],
+            layers=["conv1"],
             penalty=True,
             histograms={"conv1": [arguments.unit]},
         )

@@ -447,21 +447,21 @@ TABLE = {
     ),
     "score of a group that may not leave": (
         lambda m: ka.criteria.mean_replacement_saliency(
-            m, LABELLED, groups=["out"]
+            m, LABELLED, layers=["out"]
         ),
-        "Expected names of groups that may leave: one. Received: 'out'",
+        "Received: 'out', which is not prunable ('out': the model returns",
     ),
     "share of non-zero weights of 1": (
         lambda m: ka.selection.sparse_units(m, share=1.0),
         "`share` to be a number from 0 to below 1. Received: share=1.0",
     ),
     "monitor of an unknown group": (
-        lambda m: fit(lambda: MONITOR(LABELLED, groups=["three"]), m),
-        "Expected names of groups that may leave: one. Received: 'three'",
+        lambda m: fit(lambda: MONITOR(LABELLED, layers=["three"]), m),
+        "unit groups of the model: one, out. Received: 'three'",
     ),
     "monitor every 0 steps": (
         lambda m: MONITOR(LABELLED, every=0),
-        "an integer of at least 1, or None. Received: every=0",
+        "an integer of at least 1. Received: every=0",
     ),
     "attack on an unknown group": (
         lambda m: fit(lambda: ATTACK("three", 0), m),

@@ -1,4 +1,4 @@
-"""What a training costs, step by step, with the widths as they were."""
+"""Counts the cost of a training step by step, at the widths of each step."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from keras_apoptosis.utils.checks import check_count
 
 
 class TrainingCost(keras.callbacks.Callback):
-    """Counts what a training costs while units leave, by whatever method.
+    """Counts the cost of a training while any method removes units.
 
     Args:
-        batch_size: Integer, at least 1: samples of a step.
+        batch_size: Integer > 0. Number of samples in a step.
 
     Attributes:
-        whole: The `Size` of the model when training began.
+        whole: The `Size` of the model at the beginning of the training.
         flops: Floating-point operations of all steps so far: three forward
-            passes each, at the size that the model had then.
-        whole_flops: What they would be if nothing had left.
-        seconds: Time from the beginning of the training, evaluation included.
+            passes each, at the size of the model in that step.
+        whole_flops: The same without any removal.
+        seconds: Duration of the training, evaluation included.
 
     `fit`'s logs get `training_flops` (a share of `whole_flops`),
     `neuron_sparsity`, `weight_sparsity` and `flop_sparsity`.
@@ -51,7 +51,7 @@ class TrainingCost(keras.callbacks.Callback):
         self.flops = 0.0
         self.whole_flops = 0.0
         self.seconds = 0.0
-        self._now: Size | None = None
+        self._now = Size(0, 0, 0.0)
         self._steps = 0
         self._start = 0.0
 
@@ -64,20 +64,21 @@ class TrainingCost(keras.callbacks.Callback):
         self._steps = 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        # Units may have left since the step before.
+        # Units may have been removed since the step before.
         if parameters(self.model) != self._now.weights:
             self._now = size_of(self.model)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # With several steps an execution only the last one is told.
+        # With several steps per execution only the last one is announced.
         samples = (batch + 1 - self._steps) * self.batch_size
         self._steps = batch + 1
         self.flops += TRAINING * samples * self._now.flops
-        self.whole_flops += TRAINING * samples * self.whole.flops
+        if self.whole is not None:
+            self.whole_flops += TRAINING * samples * self.whole.flops
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.seconds = time.perf_counter() - self._start
-        if logs is not None:
+        if logs is not None and self.whole is not None:
             share = size_of(self.model).sparsity(self.whole)
             logs["training_flops"] = self.flops / max(1.0, self.whole_flops)
             logs["neuron_sparsity"] = share["neurons"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_apoptosis.criteria.unit_saliency import penalties
 from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph.named_groups import named_groups
 from keras_apoptosis.statistics import WeightDerivatives
 from keras_apoptosis.statistics.replaced_units import ReplacedUnits, UnitScores
 from keras_apoptosis.statistics.streaming import sample_of
@@ -21,36 +22,27 @@ from keras_apoptosis.statistics.unit_weights import (
     outgoing_kernels,
     per_unit,
 )
-from keras_apoptosis.utils.checks import check_choice
+from keras_apoptosis.utils.checks import check_choice, check_count, check_size
+from keras_apoptosis.utils.names import check_names
 from keras_apoptosis.utils.tables import table
-
-# What the columns of the thesis' figures 3.1 to 3.7 show.
-TITLES = {
-    "penalty": "mean replacement penalty",
-    "saliency": "mean replacement saliency",
-    "output_gradient": "gradient at the unit, L1",
-    "weight_gradient": "gradient of incoming weights, L1",
-    "incoming": "incoming weights, L1",
-    "outgoing": "outgoing weights, L1",
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class UnitRecord:
-    """What units were like at one moment.
+    """Measures of units at one moment of the training.
 
     Args:
         step: Steps of the whole training that were done.
         loss: Mean loss on the sample.
         measures: For each measure, by name, and each group shape `(units,)`:
-            `saliency` and, where asked for, `penalty` are definitions 3.1.2
+            `saliency` and, on request, `penalty` are definitions 3.1.2
             and 3.1.1, summed over the sample; `output_gradient` is the
             absolute gradient of each sample's loss with respect to the unit,
             summed likewise; `weight_gradient` is the L1 norm of the gradient
             of the mean loss by the incoming weights, `incoming` and
             `outgoing` are those of the weights.
-        histograms: For each group and unit that was asked for, counts and
-            edges as of `np.histogram`, of the unit's values on the sample.
+        histograms: For each requested group and unit, counts and edges as
+            `np.histogram` returns them, of the unit's values on the sample.
     """
 
     step: int
@@ -63,31 +55,33 @@ class UnitMonitor(keras.callbacks.Callback):
     """Records saliencies, norms, gradients and histograms of units.
 
     After Evci, "Detecting dead weights and units in neural networks", 2018,
-    chapter 3. All but the penalty take two passes over the sample, one of
-    them with gradients, whatever the number of units.
+    chapter 3. All measures but the penalty take two passes over the sample,
+    one of them with gradients, for any number of units.
 
     Args:
-        data: Labelled sample, `(x, y)` or batches of that; 1,000 samples will
-            do. Not the data on which the model is judged in the end.
-        every: Steps between two records; the first is made before training,
-            one more after the last step. `None` for one an epoch.
-        at: `"pre"` to look at units before their activation, as the thesis
-            does, `"post"` after it.
-        groups: Names of the groups to watch; all that may leave by default.
+        data: A labelled sample, `(x, y)` or batches of that; 1,000 samples
+            are enough. Do not use the test data.
+        every: Steps between two records. One more record is made before the
+            training, and one after the last step. `None` for one per epoch.
+        at: `"pre"` to measure units before their activation, as the thesis
+            does, `"post"` to measure them after it.
+        layers: Names of groups or layers, layers, patterns such as `"conv*"`,
+            or a list of those: what to record. All prunable groups by default.
+        exclude: Likewise, what to leave out.
         penalty: Whether to measure the mean replacement penalty as well: a
             pass over the sample for each unit.
-        histograms: For groups, by name, indices of units whose values are to
-            be counted.
-        bins: Bins of the histograms.
-        samples: How many samples of `data` to use at most.
-        batch_size: How many of them to run at once.
+        histograms: For groups, by name, indices of units whose values are
+            counted.
+        bins: Integer > 0. Number of bins of the histograms.
+        samples: Integer > 0, the maximum number of samples of `data`.
+        batch_size: Integer > 0. How many samples to run at once.
 
     Attributes:
         records: A list of `UnitRecord`, one for each moment so far.
 
     Raises:
         ValueError: If an argument is out of range, or, when training begins,
-            if the model has no such groups.
+            if a name is unknown or not that of a prunable group.
 
     Example:
 
@@ -104,9 +98,9 @@ class UnitMonitor(keras.callbacks.Callback):
     >>> [record.step for record in monitor.records]
     [0, 2]
     >>> print(monitor.report())
-     group    units   dead   frozen   dead and frozen
+     group    units   dead   without gradient   both
      ─────...
-     hidden       4      1        1                 1
+     hidden       4      1                  1      1
     """
 
     def __init__(
@@ -115,36 +109,44 @@ class UnitMonitor(keras.callbacks.Callback):
         *,
         every: int | None = None,
         at: str = "pre",
-        groups: Iterable[str] | None = None,
+        layers: Any = None,
+        exclude: Any = (),
         penalty: bool = False,
         histograms: Mapping[str, Sequence[int]] | None = None,
         bins: int = 50,
-        samples: int = 1000,
-        batch_size: int = 500,
+        samples: int = 4096,
+        batch_size: int = 512,
     ):
         super().__init__()
-        if every is not None and (not isinstance(every, int) or every < 1):
-            raise ValueError(
-                "Expected `every` to be an integer of at least 1, or None. "
-                f"Received: {every=}"
-            )
+        if every is not None:
+            check_count("every", every)
         check_choice("at", at, ("pre", "post"))
+        check_count("bins", bins)
+        check_count("samples", samples)
+        check_count("batch_size", batch_size)
         self.every = every
         self.at = at
-        self.groups = None if groups is None else tuple(groups)
+        self.layers = check_names("layers", layers)
+        self.exclude = check_names("exclude", exclude) or ()
         self.penalty = penalty
         self.histograms = dict(histograms or {})
         self.bins = bins
         self.batch_size = batch_size
         self.records: list[UnitRecord] = []
         self._sample = sample_of(data, samples)
-        self._step = 0
-        self._units: ReplacedUnits | None = None
-        self._derivatives: WeightDerivatives | None = None
+        self._step = self._first = 0
+        self._compiled: tuple[ReplacedUnits, WeightDerivatives] | None = None
+        self._sizes: list[tuple[int, ...]] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._units = None
-        self._check(analyse(self.model))
+        self._compiled = None
+        names = self._names(analyse(self.model))
+        for name in self.histograms:
+            if name not in names:
+                raise ValueError(
+                    "Expected histograms of recorded groups: "
+                    f"{', '.join(names)}. Received: '{name}'"
+                )
         if not self.records:
             self.record()
 
@@ -163,16 +165,15 @@ class UnitMonitor(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         if self.records[-1].step < self._step:
             self.record()
-        self._units = self._derivatives = None
+        self._compiled = None
 
     def record(self) -> UnitRecord:
         """Records the units as they are now."""
-        model = self.model
-        units, derivatives = self._measuring(model)
+        units, derivatives = self._prepared()
         data, size = self._sample, self.batch_size
         means = units.means(data, size)
-        saliency = dict.fromkeys(units.groups, 0.0)
-        gradient = dict.fromkeys(units.groups, 0.0)
+        saliency: dict[str, Any] = dict.fromkeys(units.groups, 0.0)
+        gradient: dict[str, Any] = dict.fromkeys(units.groups, 0.0)
         for slopes, sums in units.slopes(data, means, size):
             for name in units.groups:
                 saliency[name] = saliency[name] + abs(slopes[name]).sum(0)
@@ -186,7 +187,7 @@ class UnitMonitor(keras.callbacks.Callback):
                 strict=True,
             )
         }
-        measures = {
+        measures: dict[str, UnitScores] = {
             "saliency": saliency,
             "output_gradient": gradient,
             "weight_gradient": per_unit(
@@ -218,7 +219,7 @@ class UnitMonitor(keras.callbacks.Callback):
         return record
 
     def series(self, measure: str, group: str) -> np.ndarray:
-        """A measure over the training.
+        """Returns a measure over the training.
 
         Args:
             measure: Name of a measure; see `UnitRecord`.
@@ -228,70 +229,65 @@ class UnitMonitor(keras.callbacks.Callback):
             Shape `(records, units)`.
 
         Raises:
-            ValueError: If units left the group meanwhile, so that columns
-                would mean others.
+            ValueError: If units of the group were removed meanwhile: columns
+                would be different units.
         """
         rows = [record.measures[measure][group] for record in self.records]
         if len({row.size for row in rows}) > 1:
             raise ValueError(
-                f"Units left group '{group}' while it was watched; see "
-                "`records`. Received: records of "
+                f"Units of group '{group}' were removed between records, so "
+                "there is no common array; see `records`. Received: records of "
                 f"{[row.size for row in rows]} units"
             )
         return np.stack(rows)
 
-    def report(self, tolerance: float = 0.01) -> str:
-        """Counts dead and frozen units in the last record, as a table.
+    def report(self, threshold: float = 0.01) -> str:
+        """Counts the dead units in the last record, and those without gradient.
 
-        A unit is dead if its penalty (where it was measured, else its
-        saliency) is next to nothing, and frozen if its gradient is
-        (definitions 3.2.2 and 3.2.1, which set no threshold).
+        A unit is dead if its penalty (its saliency, where the penalty was not
+        measured) is negligible, and without gradient ("frozen" in the thesis)
+        if its gradient is (definitions 3.2.2 and 3.2.1, which set no
+        threshold).
 
         Args:
-            tolerance: Number of at least 0: next to nothing is at most this
-                share of the mean over the group.
+            threshold: Number of at least 0: negligible is at most this share
+                of the mean over the group.
 
         Returns:
             The table.
         """
+        check_size("threshold", threshold)
         measures = self.records[-1].measures
         rows = []
         for name, gradient in measures["output_gradient"].items():
             judged = measures.get("penalty", measures["saliency"])[name]
-            dead = judged <= tolerance * judged.mean()
-            frozen = gradient <= tolerance * gradient.mean()
-            both = int((dead & frozen).sum())
-            rows.append(
-                (name, dead.size, int(dead.sum()), int(frozen.sum()), both)
-            )
+            dead = judged <= threshold * judged.mean()
+            still = gradient <= threshold * gradient.mean()
+            counts = (int(each.sum()) for each in (dead, still, dead & still))
+            rows.append((name, dead.size, *counts))
         return table(
-            ("group", "units", "dead", "frozen", "dead and frozen"), rows
+            ("group", "units", "dead", "without gradient", "both"), rows
         )
 
-    def _check(self, analysis: Analysis) -> None:
-        names = [each.name for each in analysis.groups if each.removable]
-        for name in (*(self.groups or ()), *self.histograms):
-            if name not in names:
-                raise ValueError(
-                    f"Expected names of groups that may leave: "
-                    f"{', '.join(names) or '(none)'}. Received: '{name}'"
-                )
-        if self.groups is None:
-            self.groups = tuple(names)
+    def _names(self, analysis: Analysis) -> list[str]:
+        found = named_groups(analysis, self.layers, self.exclude)
+        return [group.name for _, group in found]
 
-    def _measuring(
-        self, model: keras.Model
-    ) -> tuple[ReplacedUnits, WeightDerivatives]:
-        """What is compiled for the model, anew once units left."""
-        sizes = [weight.shape for weight in model.trainable_variables]
-        if self._units is None or sizes != self._sizes:
-            self._sizes = sizes
+    def _prepared(self) -> tuple[ReplacedUnits, WeightDerivatives]:
+        """Returns what is compiled for the model, as long as it keeps units."""
+        model = self.model
+        sizes = [tuple(each.shape) for each in model.trainable_variables]
+        if self._compiled is None or sizes != self._sizes:
             analysis = analyse(model)
-            self._units = ReplacedUnits(analysis, self.at, groups=self.groups)
-            self._derivatives = WeightDerivatives(model)
-        return self._units, self._derivatives
+            names = self._names(analysis)
+            units = ReplacedUnits(analysis, self.at, groups=names)
+            self._compiled = units, WeightDerivatives(model)
+            self._sizes = sizes
+        return self._compiled
 
-    def _histograms(self, units: ReplacedUnits) -> dict:
+    def _histograms(
+        self, units: ReplacedUnits
+    ) -> dict[str, dict[int, tuple[np.ndarray, np.ndarray]]]:
         found: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
         points = [p for p in units.points if p.group in self.histograms]
         if not points:

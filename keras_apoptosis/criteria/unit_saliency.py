@@ -7,7 +7,7 @@ leave; the lower the score, the more expendable the unit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -18,6 +18,7 @@ from keras_apoptosis.criteria.scores import UnitScores
 from keras_apoptosis.criteria.weight_saliency import check_labelled
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import analyse
+from keras_apoptosis.graph.named_groups import named_groups
 from keras_apoptosis.statistics.replaced_units import ReplacedUnits
 from keras_apoptosis.statistics.unit_weights import incoming_kernels, per_unit
 
@@ -28,7 +29,7 @@ def mean_replacement_penalty(
     data: Any,
     *,
     at: str = "post",
-    groups: Iterable[str] | None = None,
+    layers: Any = None,
     loss: Any = None,
     batch_size: int = 512,
 ) -> UnitScores:
@@ -45,7 +46,8 @@ def mean_replacement_penalty(
         at: `"post"` to replace what the next layers read, after the
             activation; `"pre"` to replace what comes before it, as the thesis
             does.
-        groups: Names of the groups to score; all by default.
+        layers: Names of groups or layers, layers, patterns such as `"conv*"`,
+            or a list of those: what to score. All prunable groups by default.
         loss: Instead of the model's loss: one of Keras, or a function of
             labels and predictions that returns a number for each sample.
         batch_size: How many samples of an array to run at once.
@@ -70,7 +72,7 @@ def mean_replacement_penalty(
     >>> ka.criteria.mean_replacement_penalty(model, sample)["hidden"].tolist()
     [2.0, 0.0]
     """
-    units = _replaced("mean_replacement_penalty", model, data, at, groups, loss)
+    units = _replaced("mean_replacement_penalty", model, data, at, layers, loss)
     means = units.means(data, batch_size)
     return penalties(units, data, means, batch_size)
 
@@ -81,7 +83,7 @@ def mean_replacement_saliency(
     data: Any,
     *,
     at: str = "post",
-    groups: Iterable[str] | None = None,
+    layers: Any = None,
     loss: Any = None,
     batch_size: int = 512,
 ) -> UnitScores:
@@ -95,7 +97,7 @@ def mean_replacement_saliency(
         model: See `mean_replacement_penalty`.
         data: See `mean_replacement_penalty`.
         at: See `mean_replacement_penalty`.
-        groups: See `mean_replacement_penalty`.
+        layers: See `mean_replacement_penalty`.
         loss: See `mean_replacement_penalty`.
         batch_size: See `mean_replacement_penalty`.
 
@@ -120,7 +122,7 @@ def mean_replacement_saliency(
     [2.0, 0.0]
     """
     units = _replaced(
-        "mean_replacement_saliency", model, data, at, groups, loss
+        "mean_replacement_saliency", model, data, at, layers, loss
     )
     means = units.means(data, batch_size)
     total = dict.fromkeys(units.groups, 0.0)
@@ -215,20 +217,12 @@ def _replaced(
     model: keras.Model,
     data: Any,
     at: str,
-    groups: Iterable[str] | None,
+    layers: Any,
     loss: Any,
 ) -> ReplacedUnits:
     check_labelled(name, data)
     analysis = analyse(model)
-    wanted = [each.name for each in analysis.groups if each.removable]
-    if groups is not None:
-        for group in groups:
-            if group not in wanted:
-                raise ValueError(
-                    "Expected names of groups that may leave: "
-                    f"{', '.join(wanted) or '(none)'}. Received: '{group}'"
-                )
-        wanted = [each for each in wanted if each in set(groups)]
+    wanted = [group.name for _, group in named_groups(analysis, layers)]
     return ReplacedUnits(analysis, at, loss, wanted)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from keras_apoptosis.backend import kernel_mask_of, peek
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.rule_table import rule_of
+from keras_apoptosis.graph.rules import Contraction
 from keras_apoptosis.selection.limits import lowest_within_limits
 from keras_apoptosis.selection.replacements import constant_replacements
 from keras_apoptosis.statistics.probe import collect, post_points
@@ -98,15 +99,14 @@ def dead_units(
 
 def _emptied(analysis: Analysis) -> dict[str, np.ndarray]:
     """Finds the units that lost all weights, by the path of their layer."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for block in analysis.trace.blocks:
         found[block.path] = np.zeros(block.stop - block.start, bool)
-        variable = kernel_mask_of(block.layer)
-        if variable is not None:
-            mask = peek(variable)
-            axis = rule_of(block.layer).unit_axis
-            mask = np.moveaxis(mask, axis, 0).reshape(mask.shape[axis], -1)
-            found[block.path] = ~mask.any(1)
+        variable, rule = kernel_mask_of(block.layer), rule_of(block.layer)
+        if variable is not None and isinstance(rule, Contraction):
+            mask = np.moveaxis(peek(variable), rule.unit_axis, 0)
+            kept = mask.reshape(mask.shape[0], -1).any(axis=1)
+            found[block.path] = np.logical_not(kept)
     return found
 
 

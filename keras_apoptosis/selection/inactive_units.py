@@ -188,24 +188,25 @@ def recorded(
         group = analysis.groups[number]
         rows = []
         for gate in each:
-            layer = gate.step.operation
-            if getattr(layer, "statistics_max_abs", None) is None:
+            layer = None if gate.step is None else gate.step.operation
+            path = analysis.trace.sources[gate.source].path
+            largest = getattr(layer, "statistics_max_abs", None)
+            if largest is None:
                 raise ValueError(
-                    f"Layer '{gate.step.path}' keeps no statistics, so "
+                    f"Layer '{path}' keeps no statistics, so "
                     "training samples are needed to find its inactive units. "
                     "Pass some, as `data=x_train[:512]`, or convert the model "
                     "by `ka.make_prunable(model, track_statistics=True)`. "
-                    f"Received: data=None and {type(layer).__name__} "
-                    f"'{gate.step.path}'"
+                    f"Received: data=None and {_kind(layer)} '{path}'"
                 )
             if gate.side == "negative":
                 raise ValueError(
-                    f"The statistics of layer '{gate.step.path}' do not show "
+                    f"The statistics of layer '{path}' do not show "
                     "whether units behind its leaky activation are ever "
                     "positive. Pass training samples, as "
                     "`data=x_train[:512]`. Received: data=None"
                 )
-            peak = ops.convert_to_numpy(layer.statistics_max_abs.value)
+            peak = ops.convert_to_numpy(largest.value)
             # Over the data of all workers: each counts what it sees.
             peak = collectives.all_reduce_max(peak, f"statistics.{peak.size}")
             rows.append(peak[gate.places].max(0))
@@ -223,6 +224,10 @@ def recorded(
         zeros = np.zeros(group.size)
         means[number] = {o.name: zeros for o in group.observations}
     return Activity(peaks, means)
+
+
+def _kind(layer: Any) -> str:
+    return "a function inside" if layer is None else type(layer).__name__
 
 
 def spared(

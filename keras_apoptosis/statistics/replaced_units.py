@@ -49,7 +49,6 @@ class ReplacedUnits:
     Attributes:
         groups: Names of the groups that it can replace.
         points: Where it looks at their units.
-        blind: For each other group, by name, why it cannot.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class ReplacedUnits:
         self.analysis = analysis
         self.at = at
         self.groups: list[str] = []
-        self.blind: dict[str, str] = {}
         self.points: list[Point] = []
         self._sites: dict[Place, list[_Site]] = {}
         chosen = None if groups is None else set(groups)
@@ -194,9 +192,6 @@ class ReplacedUnits:
         group = self.analysis.groups[number]
         sites = list(self._sites_of(number))
         if not sites:
-            self.blind[group.name] = group.reason or (
-                "its units are out of sight inside a layer"
-            )
             return
         self.groups.append(group.name)
         for point, place, site in sites:

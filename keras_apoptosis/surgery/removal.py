@@ -80,7 +80,7 @@ class Removal:
 
     def __init__(
         self,
-        removed: Mapping[str, Sequence[int]],
+        removed: Mapping[str, Sequence[int] | np.ndarray],
         replacements: Mapping[str, Any] | None = None,
     ):
         if not isinstance(removed, Mapping):

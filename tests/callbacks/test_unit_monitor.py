@@ -93,7 +93,7 @@ def test_it_changes_nothing():
 
 
 def test_every_so_many_steps():
-    monitor = UnitMonitor((X, Y), every=3, groups=["one"])
+    monitor = UnitMonitor((X, Y), every=3, layers=["one"])
     fit(network(), monitor)
     assert [record.step for record in monitor.records] == [0, 3, 6, 8]
     assert monitor.series("saliency", "one").shape == (4, 4)
@@ -101,7 +101,7 @@ def test_every_so_many_steps():
 
 def test_histograms_count_every_sample():
     monitor = UnitMonitor(
-        (X, Y), histograms={"one": [0, 2]}, bins=7, groups=["one"]
+        (X, Y), histograms={"one": [0, 2]}, bins=7, layers=["one"]
     )
     model = network()
     fit(model, monitor, epochs=1)
@@ -136,5 +136,5 @@ def test_units_may_leave_meanwhile():
     fit(model, pruning, monitor)
     sizes = [r.measures["saliency"]["one"].size for r in monitor.records]
     assert sizes == [4, 2, 2]
-    with pytest.raises(ValueError, match="Units left group 'one'"):
+    with pytest.raises(ValueError, match="Units of group 'one' were removed"):
         monitor.series("saliency", "one")

@@ -251,7 +251,7 @@ def test_units_inside_a_layer_are_out_of_sight():
 def test_one_group_alone_scores_the_same():
     model = dense()
     every = ka.criteria.mean_replacement_saliency(model, (X, Y))
-    alone = ka.criteria.mean_replacement_saliency(model, (X, Y), groups=["two"])
+    alone = ka.criteria.mean_replacement_saliency(model, (X, Y), layers=["two"])
     assert list(alone) == ["two"]
     np.testing.assert_allclose(alone["two"], every["two"], rtol=1e-4)
 
