@@ -67,13 +67,14 @@ def test_records_are_what_the_criteria_say():
 def test_gradients_of_weights_are_those_of_gradient_descent():
     """One step with all samples moves weights by the gradient."""
     model = network()
-    model.layers[1].trainable = False  # Training as in inference.
-    model.compile(keras.optimizers.SGD(1.0), "mse")
+    model.compile("sgd", "mse")
     monitor = UnitMonitor((X, Y))
     before = [np.array(w) for w in model.get_layer("one").get_weights()]
     monitor.set_model(model)
     monitor.set_params({"epochs": 1})
     monitor.on_train_begin()
+    model.layers[1].trainable = False  # Training as in inference.
+    model.compile(keras.optimizers.SGD(1.0), "mse")
     model.fit(X, Y, batch_size=48, epochs=1, verbose=0)
     after = model.get_layer("one").get_weights()
     np.testing.assert_allclose(
