@@ -1,4 +1,4 @@
-"""Who is tied to whom: the rules of every layer, and the unit groups."""
+"""The rules of every layer, and the unit groups that follow from them."""
 
 from keras_apoptosis.graph.groups import (
     Analysis,

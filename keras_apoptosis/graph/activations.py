@@ -1,4 +1,4 @@
-"""What is known of activation functions."""
+"""Known properties of activation functions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ELEMENTWISE = (
 
 
 def is_homogeneous(activation: Any) -> bool | None:
-    """Whether an activation is positively homogeneous.
+    """Returns whether an activation is positively homogeneous.
 
     Args:
         activation: A function of `keras.activations`, one of Keras'
@@ -65,7 +65,7 @@ def is_homogeneous(activation: Any) -> bool | None:
 
 
 def is_linear(activation: Any) -> bool:
-    """Whether an activation leaves values as they are."""
+    """Returns whether an activation leaves values as they are."""
     return activation is None or activation is activations.linear
 
 

@@ -20,7 +20,7 @@ from keras_apoptosis.graph.units import FIXED
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Observation:
-    """Where a group's units are judged and replaced, for some consumers.
+    """Place where a group's units are observed and replaced.
 
     It is the last tensor before the consumers in which the units take new
     values: after the activation, a pooling or a sum. Consumers that share
@@ -43,18 +43,18 @@ class Observation:
 
     @property
     def combines(self) -> bool:
-        """Whether kept units can stand in for removed ones."""
+        """Returns whether kept units can replace removed ones."""
         return all(consumer.combines for consumer, _ in self.consumers)
 
     @property
     def shifts(self) -> bool:
-        """Whether a constant can stand in for removed units."""
+        """Returns whether a constant can replace removed units."""
         return all(consumer.shifts for consumer, _ in self.consumers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class UnitGroup:
-    """Units that the graph ties together, so they can only go together.
+    """Units that the graph ties together, so they can only be removed together.
 
     Unit `i` of a group is neuron or channel `i` of its first producer, as
     long as all producers are tied unit by unit.
@@ -66,9 +66,9 @@ class UnitGroup:
         producers: Layers whose outputs are the units.
         carriers: Layers that the units pass through.
         consumers: Layers that read the units.
-        removable: Whether units may leave.
+        removable: Whether units may be removed.
         reason: Why not, where they may not; `""` where they may.
-        observations: Where units are judged.
+        observations: Where units are observed and replaced.
     """
 
     name: str
@@ -92,9 +92,9 @@ class UnitGroup:
             names = ", ".join(layer.name for layer in getattr(self, role))
             lines.append(f"  {role + ':':<11}{names or '(none)'}")
         seen = ", ".join(each.name for each in self.observations)
-        lines.append(f"  {'judged at:':<11}{seen or '(nowhere)'}")
+        lines.append(f"  {'observed:':<11}{seen or '(nowhere)'}")
         if not self.removable:
-            lines.append(f"  {'frozen:':<11}{self.reason}")
+            lines.append(f"  not prunable: {self.reason}")
         return "\n".join(lines)
 
 
@@ -119,7 +119,7 @@ class Analysis:
         return self.trace.graph
 
     def positions(self, labels: np.ndarray, group: int) -> np.ndarray:
-        """Where the units of a group stand, unit by unit.
+        """Returns the positions of a group's units along an axis.
 
         Args:
             labels: Labels along an axis.
@@ -134,7 +134,7 @@ class Analysis:
         return order.reshape(self.groups[group].size, -1).T
 
     def member(self, labels: np.ndarray, group: int) -> np.ndarray:
-        """Which labels belong to a group."""
+        """Returns which labels belong to a group."""
         if not self.group_of.size:
             return np.zeros(labels.size, bool)
         return (labels != FIXED) & (self.group_of[labels] == group)
@@ -153,7 +153,7 @@ def unit_groups(
 
     Returns:
         Its groups, in order from the input to the output. `print(group)`
-        says what one consists of and, if it is frozen, why.
+        says what one consists of and, if it is not prunable, why.
 
     Raises:
         ValueError: If the model's graph cannot be read.
@@ -170,7 +170,7 @@ def unit_groups(
       producers: hidden
       carriers:  (none)
       consumers: logits
-      judged at: hidden
+      observed:  hidden
     """
     return list(analyse(model, prune_non_trainable).groups)
 
@@ -189,7 +189,7 @@ def analyse(model: keras.Model, prune_non_trainable: bool = False) -> Analysis:
         return np.unique(group_of[labels[labels != FIXED]]).tolist()
 
     held: dict[int, dict[str, list[str]]] = {}
-    for labels, who, why in result.frozen:
+    for labels, who, why in result.held:
         for group in groups_of(labels):
             held.setdefault(group, {}).setdefault(why, []).append(who)
     carriers: dict[int, list[Any]] = {}
@@ -211,7 +211,7 @@ def analyse(model: keras.Model, prune_non_trainable: bool = False) -> Analysis:
             _together(who, why) for why, who in held.get(number, {}).items()
         ]
         if not read_by and not reasons:
-            reasons.append("no layer reads them")
+            reasons.append("no layer uses them")
         involved = [each.layer for each in (*producers, *read_by)]
         fixed = _non_trainable([*involved, *carriers.get(number, [])])
         if fixed and not prune_non_trainable:
@@ -255,7 +255,7 @@ def _together(who: list[str], why: str) -> str:
 
 
 def _new_name(path: str, names: set[str]) -> str:
-    """A name that is not taken yet: one layer may begin several groups."""
+    """Returns a name that is not taken: one layer may begin several groups."""
     name, count = path, 1
     while name in names:
         count += 1
@@ -309,7 +309,7 @@ def _number(
 
 
 def _kinds(trace: Trace, unit_of: np.ndarray) -> np.ndarray:
-    """For each unit a number that tells who reads it, how often, and holds it.
+    """Returns a number for each unit that tells its consumers apart.
 
     A sum of random numbers, one for each reader and source.
     """
@@ -320,7 +320,7 @@ def _kinds(trace: Trace, unit_of: np.ndarray) -> np.ndarray:
         number = rng.integers(2**64, dtype="uint64")
         np.add.at(total, unit_of[labels], number)
 
-    for labels, _, _ in trace.frozen:
+    for labels, _, _ in trace.held:
         held = np.unique(unit_of[labels])
         total[held] += rng.integers(2**64, dtype="uint64")
     for consumer in trace.consumers:

@@ -1,4 +1,4 @@
-"""Reads the graph of a Keras model: the one file that knows its privates.
+"""Reads the graph of a Keras model.
 
 A model becomes a flat list of steps. Nested models are opened, so that a unit
 can be followed through them; each call of a shared model or layer is a step of
@@ -34,7 +34,7 @@ from keras_apoptosis.graph.activations import without_activation
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
-    """One call of one operation.
+    """Call of one operation.
 
     Args:
         operation: The layer or `keras.Operation` that is called.
@@ -55,14 +55,14 @@ class Step:
 
     @property
     def arguments(self) -> tuple[tuple, dict]:
-        """Positional and keyword arguments of the call, as recorded."""
+        """Returns the arguments of the call, as recorded."""
         if self.node is None:
             return (), {}
         return self.node.arguments.args, self.node.arguments.kwargs
 
     @functools.cached_property
     def given(self) -> dict[str, tuple[int, ...]]:
-        """Which of `inputs` each argument of the call holds.
+        """Returns which of `inputs` each argument of the call holds.
 
         By name, in the order of the signature of the operation's `call`.
         """
@@ -92,7 +92,7 @@ class Step:
 
     @functools.cached_property
     def data(self) -> tuple[int, ...]:
-        """Which of `inputs` hold values: all but the masks."""
+        """Returns which of `inputs` hold values: all but the masks."""
         return tuple(
             place
             for name, places in self.given.items()
@@ -102,7 +102,7 @@ class Step:
 
     @functools.cached_property
     def read(self) -> tuple[int, ...]:
-        """Keys of the tensors whose values it reads: `inputs` but masks."""
+        """Returns the keys of the tensors whose values the call reads."""
         return tuple(self.inputs[place] for place in self.data)
 
     def run(
@@ -140,7 +140,7 @@ class Step:
         return outputs
 
     def filled(self, values: Sequence[Any]) -> tuple[tuple, dict]:
-        """The arguments of the call, with `values` for its tensors."""
+        """Returns the arguments of the call, with `values` for its tensors."""
         arguments = self.node.arguments
         return arguments.fill_in(
             {
@@ -153,12 +153,12 @@ class Step:
 
 
 def is_mask(argument: str) -> bool:
-    """Whether an argument of a layer's `call` holds a mask, by its name."""
+    """Returns whether an argument of a layer's `call` holds a mask."""
     return argument == "mask" or argument.endswith("_mask")
 
 
 class Place(NamedTuple):
-    """A place in a graph where values can be changed.
+    """Place in a graph where values can be changed.
 
     Args:
         key: Key of a tensor.
@@ -171,7 +171,7 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-    """A model as a list of steps over numbered tensors.
+    """Model as a list of steps over numbered tensors.
 
     Args:
         model: The model that was read.
@@ -216,7 +216,7 @@ class Graph:
         wanted: Iterable[int],
         edits: Mapping[Place, Callable[[Any], Any]] | None = None,
     ) -> dict[int, Any]:
-        """The same in the scope of the caller, and with tensors changed.
+        """Computes tensors in the scope of the caller, some of them changed.
 
         Args:
             inputs: See `run`.
@@ -259,7 +259,7 @@ class Graph:
         return {key: values[key] for key in wanted}
 
     def steps_to(self, wanted: Iterable[int]) -> list[Step]:
-        """The steps that the wanted tensors depend on, in order."""
+        """Returns the steps that some tensors depend on, in order."""
         wanted = set(wanted)
         needed = []
         for step in reversed(self.steps):

@@ -1,4 +1,4 @@
-"""How each class of operation treats units: the one table."""
+"""The table of rules: one for each class of operation."""
 
 from __future__ import annotations
 
@@ -62,10 +62,13 @@ __all__ = [
     "Contraction",
     "Elementwise",
     "FeedForward",
+    "Function",
     "GroupNorm",
     "NormalizationOverUnits",
     "Passing",
     "Rule",
+    "Sum",
+    "Unknown",
     "register_rule",
     "rule_of",
 ]
@@ -102,12 +105,12 @@ TRANSPOSED = Contraction(
 
 
 def _each(rule: Rule, module: Any, *names: str) -> dict[type, Rule]:
-    """One rule for several classes of a module."""
+    """Returns one rule for several classes of a module."""
     return {getattr(module, name): rule for name in names}
 
 
 def _ranks(name: str) -> list[str]:
-    """`"Conv{}D"` and the like for one, two and three dimensions."""
+    """Returns `"Conv{}D"` and the like for one, two and three dimensions."""
     return [name.format(rank) for rank in (1, 2, 3)]
 
 
@@ -277,7 +280,7 @@ RULES: dict[type, Rule] = {**LAYERS, **FUNCTIONS}
 
 
 def rule_of(operation: Any) -> Rule | None:
-    """The rule of an operation, or `None` if its class has none.
+    """Returns the rule of an operation, or `None` if its class has none.
 
     A subclass does not inherit the rule of its parent, whose `call` it may
     have changed.
@@ -286,7 +289,7 @@ def rule_of(operation: Any) -> Rule | None:
 
 
 def register_rule(layer_class: type, rule: Rule) -> None:
-    """Teaches the graph how a custom layer treats units.
+    """Registers how a custom layer treats units.
 
     Args:
         layer_class: The layer's class. Its subclasses are not meant.

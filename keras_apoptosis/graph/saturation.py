@@ -1,4 +1,4 @@
-"""Where units are behind an activation that can fall silent.
+"""Finds the activations behind which units can die.
 
 A unit is dead by what its activation returns (Demon pruning, section 2), not
 by what poolings, sums and normalizations then make of it.
@@ -34,7 +34,7 @@ SILENT_FUNCTIONS = tuple(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gate:
-    """An activation that units of a group pass on their way to consumers.
+    """Activation that units of a group pass on their way to consumers.
 
     Args:
         source: Index of the source in the trace: what the activation returns.
@@ -54,7 +54,7 @@ class Gate:
 
 
 def saturated_side(operation: Any) -> str:
-    """The side on which an activation, or a layer's own, saturates.
+    """Returns the side on which an activation, or a layer's own, saturates.
 
     Args:
         operation: A layer or a function of a graph.
@@ -75,9 +75,9 @@ def saturated_side(operation: Any) -> str:
 
 
 def gates_of(analysis: Analysis, number: int) -> list[Gate]:
-    """The activations that a group's units pass last, for all consumers.
+    """Returns the activations that a group's units pass last.
 
-    From each point where the group is judged it goes back through what leaves
+    From each observation of the group it goes back through what leaves
     a dead unit constant: poolings, sums, and normalizations by fixed numbers.
 
     Args:
@@ -120,7 +120,7 @@ def gates_of(analysis: Analysis, number: int) -> list[Gate]:
 
 
 def silent_groups(analysis: Analysis) -> dict[int, list[Gate]]:
-    """The groups whose units can die, with the activations they pass.
+    """Returns the groups whose units can die, with the activations they pass.
 
     Args:
         analysis: The model's units.
@@ -138,7 +138,7 @@ def silent_groups(analysis: Analysis) -> dict[int, list[Gate]]:
 
 
 def _is_pooling(step: Step | None) -> bool:
-    """Whether it takes the largest of several positions."""
+    """Returns whether a call takes the largest of several positions."""
     return step is not None and isinstance(
         step.operation,
         layers.MaxPooling1D

@@ -19,7 +19,7 @@ NONE: Axes = {}  # A tensor without units.
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Consumer:
-    """A layer that reads units, in one call.
+    """Layer that reads units, in one call.
 
     Args:
         path: Path of the layer.
@@ -31,8 +31,8 @@ class Consumer:
         outputs: The weight's axes that become axes of its response.
         bias: What takes a constant part of the response: a weight and the
             index of the part of it to add to; `None` where there is nothing.
-        combines: Whether it can take kept units in the place of removed ones.
-        shifts: Whether it can take a constant in their place.
+        combines: Whether kept units can replace removed ones.
+        shifts: Whether a constant can replace removed units.
         mean: Whether it takes removed units as the mean of the kept ones
             (and nothing else), instead of as zero.
         step: The call in the graph; `None` for a layer inside another.
@@ -78,7 +78,7 @@ class Block:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Size:
-    """A setting of a layer that follows units.
+    """Setting of a layer that follows units.
 
     `value` makes it from the positions, along `labels`, that stay.
     """
@@ -89,7 +89,7 @@ class Size:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scale:
-    """A weight that is multiplied by a power of how much of an axis stays."""
+    """Weight that is scaled by a power of the share of an axis that stays."""
 
     variable: Any
     labels: np.ndarray
@@ -106,7 +106,7 @@ class Work:
 
 
 class Trace:
-    """What is known of the units of a graph.
+    """Collects what is known of the units of a graph.
 
     Labels are integers, one for each unit of each producer. Two labels that
     an operation ties (`Add`, say) are one unit: `ties` collects the pairs.
@@ -116,7 +116,7 @@ class Trace:
         units: The units of each tensor by axis, by the tensor's key.
         sources: All sources; `Units.sources` are indices into them.
         blocks: The producers.
-        consumers: The readers.
+        consumers: The consumers.
         carriers: The layers that units pass through, with the labels.
         rule_of: Returns the rule of an operation, or `None`.
         axes: For each weight, the labels along the axes that units own.
@@ -126,7 +126,8 @@ class Trace:
         work: Multiplications, call by call.
         touched: What the present call has units in: axes of weights, and
             settings.
-        frozen: Labels that must not leave, with who holds them, and why.
+        held: Labels that are not prunable, with the layer that holds them,
+            and why.
     """
 
     def __init__(self, graph: Graph, rule_of: Callable[[Any], Any]):
@@ -143,7 +144,7 @@ class Trace:
         self.scales: dict[int, Scale] = {}
         self.work: list[Work] = []
         self.touched: set[tuple] = set()
-        self.frozen: list[tuple[np.ndarray, str, str]] = []
+        self.held: list[tuple[np.ndarray, str, str]] = []
         self.ties: list[tuple[np.ndarray, np.ndarray]] = []
 
     @property
@@ -151,19 +152,22 @@ class Trace:
         return self.blocks[-1].stop if self.blocks else 0
 
     def tie(self, first: np.ndarray, second: np.ndarray, who: str) -> None:
-        """Makes the units at the same places of two arrays one unit."""
+        """Ties the units at the same places of two arrays."""
         for one, other in ((first, second), (second, first)):
-            # What never leaves holds back whatever is tied to it.
+            # What cannot be pruned holds back whatever is tied to it.
             held = one[(one != FIXED) & (other == FIXED)]
-            self.freeze(held, who, "ties them to what cannot leave")
+            self.hold(
+                held, who, "combines them with values that cannot be pruned"
+            )
         both = (first != FIXED) & (second != FIXED) & (first != second)
         if both.any():
             self.ties.append((first[both], second[both]))
 
-    def freeze(self, labels: np.ndarray, who: str, why: str) -> None:
+    def hold(self, labels: np.ndarray, who: str, why: str) -> None:
+        """Marks units as not prunable."""
         labels = labels[labels != FIXED]
         if labels.size:
-            self.frozen.append((labels, who, why))
+            self.held.append((labels, who, why))
 
     def own(self, variable: Any, axis: int, labels: np.ndarray) -> None:
         """Records that units own the slices of a weight along an axis."""
@@ -186,8 +190,8 @@ class Trace:
             if earlier.labels.size == size.labels.size:
                 self.tie(earlier.labels, size.labels, who)
             else:
-                self.freeze(earlier.labels, who, "has two sizes")
-                self.freeze(size.labels, who, "has two sizes")
+                self.hold(earlier.labels, who, "has two sizes")
+                self.hold(size.labels, who, "has two sizes")
 
     def labels_of(self, thing: int, place: Any) -> np.ndarray:
         """Returns the labels that an entry of `touched` stands for."""
@@ -196,12 +200,12 @@ class Trace:
         return self.axes[thing][place]
 
     def owned(self, variable: Any, axis: int) -> np.ndarray | None:
-        """The labels along the axis of a weight, if units own it."""
+        """Returns the labels along an axis of a weight, if units own it."""
         axes = self.axes.get(id(variable), {})
         return axes.get(axis % len(variable.shape))
 
     def same_units(self) -> np.ndarray:
-        """For each label a number that is equal for tied labels."""
+        """Returns a number for each label, equal for tied labels."""
         count = self.label_count
         none = np.zeros(0, int)
         first = np.concatenate([none, *(one for one, _ in self.ties)])
@@ -213,7 +217,7 @@ class Trace:
 
 
 class Call:
-    """One call of an operation, as its rule sees it.
+    """Call of an operation, as its rule sees it.
 
     Attributes:
         trace: Where everything is recorded.
@@ -257,7 +261,7 @@ class Call:
 
     @classmethod
     def of(cls, trace: Trace, step: Step) -> Call:
-        """The call of a step of the graph."""
+        """Returns the call of a step of the graph."""
         tensors = trace.graph.tensors
         return cls(
             trace,
@@ -316,7 +320,7 @@ class Call:
         config: tuple | None = None,
         times: tuple = (),
     ) -> Call:
-        """The call of a layer inside this one.
+        """Returns the call of a layer inside this one.
 
         Args:
             layer: The inner layer.
@@ -345,7 +349,7 @@ class Call:
         )
 
     def rule_of(self, layer: Any) -> Any:
-        """The rule of a layer inside this one, or `None`."""
+        """Returns the rule of a layer inside this one, or `None`."""
         return self.trace.rule_of(layer)
 
     def produce(
@@ -355,7 +359,7 @@ class Call:
         config: Iterable[Any] = (),
         name: str | None = None,
     ) -> np.ndarray:
-        """Labels for the units that this layer makes.
+        """Returns labels for the units that this layer makes.
 
         Args:
             size: How many.
@@ -404,7 +408,7 @@ class Call:
             bias: Attribute name of the weight that can take a constant part
                 of the response, or that weight and the index of the part of
                 it to add to, or `None`.
-            combines: Whether kept units can stand in for removed ones.
+            combines: Whether kept units can replace removed ones.
             shifts: Whether a constant can.
             uneven: Whether the response to a constant differs from place to
                 place.
@@ -504,7 +508,7 @@ class Call:
         self.trace.work.append(Work(self.top, factor, follow))
 
     def places(self, shape: tuple, without: int, axes: Axes = NONE) -> list:
-        """Sizes of all axes but the batch and one, as `works` takes them."""
+        """Returns the sizes of all axes but the batch and one, for `works`."""
         return [
             axes[axis].labels if axis in axes else size
             for axis, size in enumerate(shape)
@@ -512,18 +516,19 @@ class Call:
         ]
 
     def tie(self, first: np.ndarray, second: np.ndarray) -> None:
-        """Makes the units at the same places of two arrays one unit."""
+        """Ties the units at the same places of two arrays."""
         self.trace.tie(first, second, self.who)
 
-    def freeze(self, why: str, units: Iterable[Units] | None = None) -> None:
-        """Keeps units (default: of all inputs) from leaving."""
+    def hold(self, why: str, units: Iterable[Units] | None = None) -> None:
+        """Marks units as not prunable, by default those of all inputs."""
         if units is None:
             units = [u for axes in self.inputs for u in axes.values()]
         for each in units:
-            self.trace.freeze(each.labels, self.who, why)
+            self.trace.hold(each.labels, self.who, why)
 
-    def freeze_labels(self, why: str, labels: np.ndarray) -> None:
-        self.trace.freeze(labels, self.who, why)
+    def hold_labels(self, why: str, labels: np.ndarray) -> None:
+        """Marks units as not prunable, by their labels."""
+        self.trace.hold(labels, self.who, why)
 
     def emit(
         self,
@@ -567,7 +572,7 @@ class Call:
 
     @property
     def who(self) -> str:
-        """How reasons call the layer."""
+        """Returns how reasons name the layer."""
         return f"{type(self.layer).__name__} '{self.path}'"
 
 
@@ -593,7 +598,7 @@ def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
         )
         _hold_masks(call)
         if rule is None:
-            call.freeze("is of a kind that has no rule")
+            call.hold("has no rule (see `ka.register_rule`)")
             continue
         made = rule.trace(call)
         for key, axes in zip(step.outputs, made or (), strict=bool(made)):
@@ -603,7 +608,7 @@ def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
     who = "the model" if graph.whole else "a part of the model"
     for key in graph.outputs:
         for units in result.units.get(key, NONE).values():
-            result.freeze(units.labels, who, "returns them")
+            result.hold(units.labels, who, "returns them")
     return result
 
 
@@ -620,7 +625,7 @@ def _hold_masks(call: Call) -> None:
         tensors = call.trace.graph.tensors
         for key in (step.inputs[place] for place in places):
             units = call.trace.units.get(key, NONE)
-            call.freeze("uses them as a mask", units.values())
+            call.hold("uses the units as a mask", units.values())
             shape = tensors[key].shape
             for place in call.places_of(_masked_argument(step, name)):
                 along = [
@@ -628,7 +633,7 @@ def _hold_masks(call: Call) -> None:
                     for axis, units in call.inputs[place].items()
                     if axis < len(shape) and shape[axis] != 1
                 ]
-                call.freeze("masks them one by one", along)
+                call.hold("is given a mask with one entry per unit", along)
 
 
 def _hold_shared(
@@ -638,12 +643,12 @@ def _hold_shared(
     everything = set().union(*(touched for _, touched in calls))
     for call, touched in calls:
         for thing, place in everything - touched:
-            call.freeze_labels(
-                "is also called on a tensor from which none can be removed",
+            call.hold_labels(
+                "is also called on a tensor without prunable units",
                 trace.labels_of(thing, place),
             )
 
 
 def _masked_argument(step: Step, mask: str) -> str:
-    """The argument of a call that a mask belongs to, by name."""
+    """Returns the name of the argument that a mask belongs to."""
     return next(iter(step.given)) if mask == "mask" else mask[: -len("_mask")]

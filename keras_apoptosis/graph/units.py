@@ -1,4 +1,4 @@
-"""Which unit stands where along the axis of a tensor."""
+"""Units along the axes of tensors, and where their values come from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FIXED = -1  # The label of a position that belongs to no unit.
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Units:
-    """The units along one axis of a tensor.
+    """Units along one axis of a tensor.
 
     A tensor may have units along several axes: the heads and the widths of
     an attention, say.
@@ -35,10 +35,10 @@ class Units:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """A tensor in which units take new values.
+    """Tensor in which units take new values.
 
     What only moves values about (`Flatten`, `Concatenate`, `Dropout`) makes
-    no source: a unit that arrives at a consumer is judged, and replaced, at
+    no source: a unit that arrives at a consumer is observed, and replaced, at
     the source it came from.
 
     Args:
@@ -62,7 +62,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Produced:
-    """Values are what a layer's kernel and bias make of its input."""
+    """Computes values by a layer's kernel and bias from its input."""
 
     layer: Any
     kernel: str
@@ -72,7 +72,7 @@ class Produced:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Affine:
-    """Values are `scale * input + shift`, unit by unit.
+    """Computes values as `scale * input + shift`, unit by unit.
 
     `coefficients()` returns the present scale and shift, each with one entry
     a position.
@@ -83,7 +83,7 @@ class Affine:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Function:
-    """Values are one function of the input, the same for every unit.
+    """Computes values by one function of the input, the same for every unit.
 
     Args:
         homogeneous: Whether `f(αx) = α f(x)` for every `α > 0`.
@@ -94,12 +94,12 @@ class Function:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sum:
-    """Values are a weighted sum of the inputs, the same for every unit."""
+    """Computes a weighted sum of the inputs, the same for every unit."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Unknown:
-    """Values follow from the inputs in no way that is known here."""
+    """Computes values from the inputs in a way that is not known."""
 
 
 Axes = Mapping[int, Units]  # The units of a tensor, by axis.

@@ -1,4 +1,4 @@
-"""How consumers absorb a constant that replaces removed units."""
+"""Absorbs constants that replace removed units."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def response_to(
     places: np.ndarray,
     weights: Mapping[int, np.ndarray],
 ) -> tuple[np.ndarray, float]:
-    """What a consumer makes of constant activations.
+    """Computes the response of a consumer to constant activations.
 
     Exact for dense layers and for 'valid' convolutions. A convolution that
     pads with zeros answers otherwise at its borders: then the mean over
@@ -33,8 +33,9 @@ def response_to(
             for the units that stay.
         analysis: The model's units.
         observation: Where the constants stand.
-        consumer: Who reads them.
-        places: Shape `(occurrences, size)`. Where, along its weight's axis.
+        consumer: The consumer.
+        places: Shape `(occurrences, size)`. Positions along the axis of the
+            consumer's weight.
         weights: The consumer's weights as they become, by `id`.
 
     Returns:
@@ -67,7 +68,7 @@ def response_to(
 def absorber_of(
     graph: Graph, consumer: Consumer
 ) -> list[tuple[Any, tuple, int]] | None:
-    """Weights that can take a shift of a layer's output.
+    """Returns the weights that can take a shift of a layer's output.
 
     That is its bias or, where it has none, the moving mean of the batch
     normalizations that alone read it: in training they take out any constant
@@ -97,7 +98,7 @@ def absorber_of(
 
 
 def takes_constants(graph: Graph, observation: Observation) -> bool:
-    """Whether all consumers at a point can take a constant, and keep it."""
+    """Returns whether all consumers of an observation can absorb a constant."""
     return observation.shifts and all(
         absorber_of(graph, consumer) is not None
         for consumer, _ in observation.consumers
@@ -107,7 +108,7 @@ def takes_constants(graph: Graph, observation: Observation) -> bool:
 def _response(
     layer: Any, image: Any, weights: Mapping[int, np.ndarray]
 ) -> np.ndarray:
-    """What an affine layer adds to its bias for `image`, with new weights."""
+    """Computes what a layer adds to its bias for `image`, with new weights."""
     mapping = [
         (variable, ops.convert_to_tensor(weights[id(variable)], variable.dtype))
         for variable in layer.variables
@@ -127,7 +128,7 @@ def _channels(layer: Any, answer: np.ndarray) -> int:
 
 
 def _ends(consumer: Consumer) -> tuple[int, ...]:
-    """Where the axis that is read, and those of the outputs, are moved."""
+    """Returns where the axis that is read, and those of outputs, are moved."""
     count = len(consumer.outputs)
     return (0, *range(-count, 0))
 
@@ -135,7 +136,7 @@ def _ends(consumer: Consumer) -> tuple[int, ...]:
 def _path(
     analysis: Analysis, observation: Observation, consumer: Consumer
 ) -> list[Step]:
-    """The steps between an observation and a consumer, in order."""
+    """Returns the steps between an observation and a consumer, in order."""
     # Where the units take new values, they are observed anew.
     unchanged = {
         key
@@ -163,7 +164,7 @@ def _constant_input(
     consumer: Consumer,
     constants: np.ndarray,
 ) -> Any:
-    """What reaches a consumer when an observation holds constants."""
+    """Computes what reaches a consumer if an observation holds constants."""
     tensors = analysis.graph.tensors
     values = {}
     number = next(

@@ -28,7 +28,7 @@ def test_numbers_around_units_keep_them(number):
     model = image(lambda x: ops.pad(x, ROUND, constant_values=number))
     group = ka.unit_groups(model)[0]
     assert not group.removable
-    assert "adds other numbers than zero around them" in group.reason
+    assert "pads the units with values other than zero" in group.reason
 
 
 EXACT = {

@@ -109,19 +109,19 @@ class Odd(layers.Layer):
         return shape
 
 
-FROZEN = {
-    "no rule": "Odd 'odd' is of a kind that has no rule",
-    "lambda": "Lambda 'double' is of a kind that has no rule",
-    "softmax": "Activation 'activation' mixes them",
-    "layer norm": "LayerNormalization 'norm' normalizes over them",
-    "constant": "joins them with a tensor whose units",
-    "slice": "picks them by their place",
-    "split": "cuts them in pieces of fixed sizes",
-    "input": "joins them with a tensor whose units cannot leave",
+HELD = {
+    "no rule": "Odd 'odd' has no rule (see `ka.register_rule`)",
+    "lambda": "Lambda 'double' has no rule (see `ka.register_rule`)",
+    "softmax": "Activation 'activation' mixes the units",
+    "layer norm": "LayerNormalization 'norm' normalizes over the units",
+    "constant": "combines them with a tensor",
+    "slice": "selects units by their position",
+    "split": "splits the units at fixed positions",
+    "input": "combines them with a tensor that cannot be pruned",
 }
 
 
-def frozen_model(kind):
+def held_model(kind):
     inputs = keras.Input((6,))
     x = layers.Dense(4, name="one")(inputs)
     if kind == "input":
@@ -143,14 +143,14 @@ def frozen_model(kind):
     return keras.Model(inputs, layers.Dense(2)(x))
 
 
-@pytest.mark.parametrize("kind", FROZEN)
-def test_what_is_not_known_freezes_with_a_reason(kind):
-    group = groups_of(frozen_model(kind))["one"]
+@pytest.mark.parametrize("kind", HELD)
+def test_what_is_not_known_is_not_prunable_with_a_reason(kind):
+    group = groups_of(held_model(kind))["one"]
     assert not group.removable
-    assert FROZEN[kind] in group.reason
-    assert FROZEN[kind] in str(group)
+    assert HELD[kind] in group.reason
+    assert HELD[kind] in str(group)
     with pytest.raises(ValueError, match="cannot be removed"):
-        ka.shrink(frozen_model(kind), ka.Removal({"one": [0]}))
+        ka.shrink(held_model(kind), ka.Removal({"one": [0]}))
 
 
 def test_a_subclass_does_not_inherit_the_rule():
@@ -255,9 +255,9 @@ def test_prunable_layers_have_the_same_groups():
         assert found[0] == found[1], name
 
 
-def test_report_says_what_is_frozen():
-    text = ka.report(frozen_model("no rule"))
-    assert "Odd 'odd' is of a kind that has no rule" in text
+def test_report_says_what_is_not_prunable():
+    text = ka.report(held_model("no rule"))
+    assert "Odd 'odd' has no rule (see `ka.register_rule`)" in text
     text = ka.report(CATALOGUE["mlp"]())
     # A unit of `one` has 6 + 1 weights in and 7 out; 2 * (6 + 7) operations.
     assert re.search(r"one +8 +14 +26$", text, re.MULTILINE)

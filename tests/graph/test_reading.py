@@ -177,8 +177,8 @@ def test_units_that_are_a_mask_are_kept():
     x = layers.Softmax(name="softmax")(x, mask=mask)
     model = keras.Model(inputs, layers.Dense(1)(x))
     groups = {group.name: group for group in ka.unit_groups(model)}
-    assert "Softmax 'softmax' uses them as a mask" in groups["two"].reason
-    assert "Softmax 'softmax' mixes them" in groups["one"].reason
+    assert "Softmax 'softmax' uses the units as a mask" in groups["two"].reason
+    assert "Softmax 'softmax' mixes the units" in groups["one"].reason
 
 
 def test_units_that_a_mask_tells_apart_are_kept():
@@ -188,7 +188,7 @@ def test_units_that_a_mask_tells_apart_are_kept():
     model = keras.Model([inputs, mask], layers.Dense(1)(x))
     group = ka.unit_groups(model)[0]
     assert not group.removable
-    assert "masks them one by one" in group.reason
+    assert "is given a mask with one entry per unit" in group.reason
 
 
 def test_a_model_whose_call_does_more_is_not_followed():

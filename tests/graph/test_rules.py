@@ -89,7 +89,7 @@ def test_a_normalization_over_units_holds_them_unless_accepted():
     model = chain((4,), dense(6, "one"), layers.LayerNormalization(), dense(2))
     group = groups_of(model)["one"]
     assert not group.removable
-    assert "the mean of the others only" in group.reason
+    assert "replaced by the mean of the others" in group.reason
 
 
 def test_heads_and_widths_are_groups_of_their_own():
@@ -306,12 +306,12 @@ def test_constants_enter_every_bias_of_an_attention_and_a_gru():
     )
 
 
-def test_what_a_reader_cannot_take_is_an_error():
+def test_what_a_consumer_cannot_take_is_an_error():
     model = chain(
         (5, 4), layers.GRU(6, reset_after=False, name="gru"), dense(2)
     )
     given = ka.Replacement(constant=[1.0])
-    with pytest.raises(ValueError, match="cannot take `constant`"):
+    with pytest.raises(ValueError, match="cannot use `constant`"):
         ka.shrink(model, ka.Removal({"gru": [0]}, {"gru": given}))
 
 
@@ -364,7 +364,7 @@ def test_heads_stay_where_their_scores_are_used(use):
     groups = groups_of(scored(SCORES[use]))
     heads = groups.pop("mha/query/query_heads")
     assert not heads.removable
-    assert "returns the attention scores of each" in heads.reason
+    assert "returns attention scores, which show each head" in heads.reason
     assert groups["mha/query/query_dim"].removable
 
 
@@ -380,7 +380,7 @@ def test_heads_with_masks_of_their_own_stay():
     )
     model = keras.Model([inputs, mask], layers.Flatten()(x))
     heads = groups_of(model)["mha/query/query_heads"]
-    assert "has a mask for each of them" in heads.reason
+    assert "is given an attention mask for each head" in heads.reason
 
 
 @pytest.mark.parametrize("mode", [None, "concat", "sum"])

@@ -67,7 +67,7 @@ def test_units_are_kept_where_another_call_has_none(name):
     groups = {g.name: g for g in ka.unit_groups(model_of(name, False))}
     assert not groups["pre"].removable
     assert (
-        "is also called on a tensor from which none can be removed"
+        "is also called on a tensor without prunable units"
         in groups["pre"].reason
     )
 

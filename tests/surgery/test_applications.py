@@ -7,7 +7,7 @@ import keras_apoptosis as ka
 from tests.architectures import randomize
 from tests.surgery.test_shrink import check_equal_to_masking, removal_of
 
-LAYER_NORM = "normalizes over them"
+LAYER_NORM = "normalizes over the units"
 CASES = [
     ("ConvNeXtTiny", 23, 4),
     ("MobileNetV3Small", 28, 0),

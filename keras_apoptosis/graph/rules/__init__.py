@@ -1,4 +1,4 @@
-"""Kinds of rules: the ways in which operations treat units."""
+"""Rules: the ways in which operations treat units."""
 
 from keras_apoptosis.graph.rules.attention import MultiHead
 from keras_apoptosis.graph.rules.contraction import (

@@ -1,4 +1,4 @@
-"""Attention with weights: heads, and the widths of keys and values."""
+"""The rule of attention with heads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_apoptosis.graph.units import Axes, Units, Unknown
 
 
 class MultiHead(Rule):
-    """`MultiHeadAttention` and `GroupQueryAttention`.
+    """Attends by heads: `MultiHeadAttention` and `GroupQueryAttention`.
 
     Inside are three kinds of units: heads; the entries by which queries and
     keys are compared (`key_dim`); the entries of the values (`value_dim`).
@@ -33,7 +33,7 @@ class MultiHead(Rule):
             for name in ("query", "value", "key")
             for place in call.places_of(name)
         ):
-            call.freeze("is called in a way that is not followed")
+            call.hold("is called with arguments that are not supported")
             return [NONE] * len(call.output_shapes)
         (one,), (two,) = (call.places_of(n) for n in ("query", "value"))
         three = (call.places_of("key") or [two])[0]
@@ -42,7 +42,7 @@ class MultiHead(Rule):
         shapes = [call.input_shapes[place] for place in places]
         for axes in (query, value, key):
             steps = [units for axis, units in axes.items() if axis == 1]
-            call.freeze("attends over them", steps)
+            call.hold("attends over the units", steps)
         grouped = hasattr(layer, "num_key_value_heads")
         q = self._project(call, inside.query, query, shapes[0])
         k = self._project(call, inside.key, key, shapes[2])
@@ -100,21 +100,25 @@ class MultiHead(Rule):
             for axis, units in made.items():
                 call.resize(("output_shape", axis - 2), units.labels)
         if call.is_used(1):
-            call.freeze_labels("returns the attention scores of each", heads)
+            call.hold_labels(
+                "returns attention scores, which show each head", heads
+            )
         return [surfaced(call, made), *[NONE] * (len(call.output_shapes) - 1)]
 
     def _hold_masked_heads(self, call: Call, heads: np.ndarray) -> None:
         """Keeps heads that have masks of their own."""
         for shape in call.mask_shapes("attention_mask"):
             if len(shape) == 4 and shape[1] != 1:
-                call.freeze_labels("has a mask for each of them", heads)
+                call.hold_labels(
+                    "is given an attention mask for each head", heads
+                )
 
     def _as_wide_as(self, call: Call, query: Axes, made: np.ndarray) -> None:
-        """Output units that are as many as the query's, whatever is said."""
+        """Ties the output's units to the query's, which are as many."""
         if 2 in query:
             call.tie(query[2].labels, made)
         else:
-            call.freeze_labels("makes as many as its query has", made)
+            call.hold_labels("returns as many features as its query has", made)
 
     def _project(
         self, call: Call, layer: Any, axes: Axes, shape: tuple

@@ -1,4 +1,4 @@
-"""Layers that make new units of weighted sums."""
+"""Rules of layers that make new units of weighted sums."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from keras_apoptosis.graph.units import (
 
 @dataclasses.dataclass(frozen=True)
 class Contraction(Rule):
-    """A weighted sum over the input's units that makes new units.
+    """Makes new units by a weighted sum over the input's units.
 
     Args:
         unit_axis: Axis of the kernel along which its own units lie.
@@ -86,12 +86,12 @@ class Contraction(Rule):
                     call.own(units.labels, {name: read})
         others = {a: u for a, u in axes.items() if a != axis}
         if self.spatial:
-            call.freeze("slides over them", others.values())
+            call.hold("convolves along the axis of the units", others.values())
             others = {}
         why = obstacle(layer)
         if why:
-            call.freeze(why)
-            call.freeze_labels(why, labels)
+            call.hold(why)
+            call.hold_labels(why, labels)
         at = (shape, axis) if self.transposed else (made, out_axis)
         kernel = getattr(layer, self.kernel)
         call.works(*call.places(*at, others), of=kernel)
@@ -108,19 +108,22 @@ class Contraction(Rule):
     def _first_group(
         self, call: Call, units: Units | None, groups: int
     ) -> Units | None:
-        """The units of the first group of channels; the others are tied."""
+        """Returns the units of the first group, tied to those of the others."""
         if units is None:
             return None
         labels = tie_groups(call, units.labels, groups)
         sources = units.sources.reshape(groups, -1)
         if (sources != sources[0]).any():
-            call.freeze("has groups that read from several places", [units])
+            call.hold(
+                "has groups of channels that come from different layers",
+                [units],
+            )
         return Units(units.axis, labels, sources[0], units.padded)
 
     def _each_channel(
         self, call: Call, units: Units, out_axis: int, own: Mapping[str, int]
     ) -> Axes:
-        """A convolution with one group a channel: every unit by itself."""
+        """Convolves every channel by itself, where each is a group."""
         size = call.output_shapes[0][out_axis]
         labels = np.repeat(units.labels, size // units.labels.size)
         call.carry(units)
@@ -138,7 +141,9 @@ class Depthwise(Rule):
     def trace(self, call: Call) -> Sequence[Axes]:
         layer, (axes,) = call.layer, call.inputs
         axis = channel_axis(layer, call.input_shapes[0])
-        units = _alone(call, axes, axis, "slides over them")
+        units = _alone(
+            call, axes, axis, "convolves along the axis of the units"
+        )
         made = {}
         if units is not None:
             labels = np.repeat(units.labels, layer.depth_multiplier)
@@ -153,14 +158,16 @@ class Depthwise(Rule):
 class Separable(Rule):
     """Filters every channel by itself, then sums over them at each place.
 
-    What the second part reads are values inside the layer; a unit is judged
+    What the second part reads are values inside the layer; a unit is observed
     and replaced there.
     """
 
     def trace(self, call: Call) -> Sequence[Axes]:
         layer, (axes,) = call.layer, call.inputs
         axis = channel_axis(layer, call.input_shapes[0])
-        units = _alone(call, axes, axis, "slides over them")
+        units = _alone(
+            call, axes, axis, "convolves along the axis of the units"
+        )
         labels = call.produce(
             call.output_shapes[0][axis],
             {"pointwise_kernel": -1, "bias": 0},
@@ -184,7 +191,7 @@ class Separable(Rule):
 
 
 class Embedding(Rule):
-    """Looks a row up: its columns are units. In reverse, it reads them."""
+    """Looks up rows, whose columns are units; in reverse, reads them."""
 
     weights: ClassVar = {EMBEDDINGS: 1, "reverse_embeddings": 0}
 
@@ -194,7 +201,12 @@ class Embedding(Rule):
         if _reversed(call):
             (axes,) = call.inputs
             axis = len(call.input_shapes[0]) - 1
-            units = _alone(call, axes, axis, "mixes them with what it reads")
+            units = _alone(
+                call,
+                axes,
+                axis,
+                "has units along another axis than the features",
+            )
             tied = layer.tie_weights
             kernel = (
                 getattr(layer, EMBEDDINGS) if tied else layer.reverse_embeddings
@@ -214,19 +226,19 @@ class Embedding(Rule):
                 )
             call.works(*call.places(call.input_shapes[0], axis), of=kernel)
             if why:
-                call.freeze(why)
+                call.hold(why)
             return [NONE]
         axis = len(call.output_shapes[0]) - 1
         labels = call.produce(layer.output_dim, self.weights, ["output_dim"])
         if why:
-            call.freeze_labels(why, labels)
+            call.hold_labels(why, labels)
         produced = Produced(layer, EMBEDDINGS, 1, None)
         return [{axis: call.emit(axis, labels, produced)}]
 
 
 @dataclasses.dataclass(frozen=True)
 class EinsumContraction(Rule):
-    """`EinsumDense`: what its equation says.
+    """Contracts by an equation: `EinsumDense`.
 
     Args:
         names: Names for the units along axes of the output, by axis, where
@@ -273,7 +285,7 @@ class EinsumContraction(Rule):
                 first = 1
             call.resize(("output_shape", axis - first), made[letter])
             if why:
-                call.freeze_labels(why, made[letter])
+                call.hold_labels(why, made[letter])
         outputs = [weight.index(each) for each in out if each in weight]
         fits = bias is not None and {*layer.bias_axes} == {
             weight[each] for each in outputs
@@ -289,9 +301,9 @@ class EinsumContraction(Rule):
                     bias=(bias, ()) if fits else None,
                 )
             elif letter not in out:
-                call.freeze("sums over them without a weight", [units])
+                call.hold("sums over the units without a weight", [units])
         if why:
-            call.freeze(why)
+            call.hold(why)
         places = [
             result[axis].labels if axis in result else size
             for axis, size in enumerate(shape)
@@ -311,19 +323,19 @@ class EinsumContraction(Rule):
 def activated(
     call: Call, axis: int, labels: np.ndarray, transfer: Transfer
 ) -> Units:
-    """New units, after the layer's own activation."""
+    """Returns new units, after the layer's own activation."""
     activation = getattr(call.layer, "activation", None)
     if is_linear(activation):
         return call.emit(axis, labels, transfer)
     homogeneous = is_homogeneous(activation)
     if homogeneous is None:
-        call.freeze_labels(odd(activation), labels)
+        call.hold_labels(odd(activation), labels)
     before = call.emit(axis, labels, transfer, output=None)
     return call.emit(axis, labels, Function(bool(homogeneous)), [before])
 
 
 def obstacle(layer: Any) -> str | None:
-    """Why the weights of a layer cannot be cut, if so."""
+    """Returns why the weights of a layer cannot be cut, or `None`."""
     if getattr(layer, "quantization_mode", None):
         return "is quantized"
     if getattr(layer, "lora_enabled", False):
@@ -332,15 +344,15 @@ def obstacle(layer: Any) -> str | None:
 
 
 def odd(activation: Any) -> str:
-    """Why units behind an unknown activation are frozen."""
+    """Returns why units behind an unknown activation are not prunable."""
     name = getattr(activation, "__name__", type(activation).__name__)
     return f"has the activation '{name}', which may mix units"
 
 
 def _alone(call: Call, axes: Axes, axis: int, why: str) -> Units | None:
-    """The units along one axis; those along others are frozen."""
+    """Returns the units along one axis, and holds those along others."""
     others = [units for other, units in axes.items() if other != axis]
-    call.freeze(why, others)
+    call.hold(why, others)
     return axes.get(axis)
 
 
@@ -356,7 +368,7 @@ def tie_groups(call: Call, labels: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _filtered(layer: Any, inputs: Any) -> Any:
-    """What the first part of a separable convolution makes."""
+    """Computes the first part of a separable convolution."""
     return ops.depthwise_conv(
         inputs,
         layer.depthwise_kernel,
@@ -368,7 +380,7 @@ def _filtered(layer: Any, inputs: Any) -> Any:
 
 
 def _reversed(call: Call) -> bool:
-    """Whether a `ReversibleEmbedding` is called in reverse."""
+    """Returns whether a `ReversibleEmbedding` is called in reverse."""
     if call.step is None:
         return False
     args, kwargs = call.step.arguments
@@ -376,7 +388,7 @@ def _reversed(call: Call) -> bool:
 
 
 def _letters(equation: str, rank: int) -> tuple[str, ...]:
-    """The axes of input, kernel and output, one letter each.
+    """Returns the axes of input, kernel and output, one letter each.
 
     Axes behind an ellipsis get digits.
     """

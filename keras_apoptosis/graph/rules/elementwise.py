@@ -1,4 +1,4 @@
-"""Layers and functions that treat every unit by itself."""
+"""Rules of layers that treat every unit by itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIXING = (activations.softmax, activations.log_softmax, activations.sparsemax)
 
 
 class ActivationLayer(Rule):
-    """`Activation`, and the activation layers that hold no weights."""
+    """Applies an activation without weights."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         layer, (axes,) = call.layer, call.inputs
@@ -33,14 +33,16 @@ class ActivationLayer(Rule):
             return _mixing(call, [len(call.input_shapes[0]) - 1])
         homogeneous = is_homogeneous(activation)
         if homogeneous is None:
-            call.freeze(odd(activation))
+            call.hold(odd(activation))
             return [NONE]
         if getattr(layer, "track_statistics", False):
             own = layer.unit_axis % len(call.input_shapes[0])
             if own in axes:
                 call.own(axes[own].labels, STATISTICS)
             elif axes:
-                call.freeze("keeps statistics along another axis")
+                call.hold(
+                    "keeps statistics along another axis than that of the units"
+                )
                 return [NONE]
         if is_linear(activation):
             for units in axes.values():
@@ -50,7 +52,7 @@ class ActivationLayer(Rule):
 
 
 class Mixing(Rule):
-    """Softmax and the like: mixes the entries along one axis or several."""
+    """Mixes the entries along one axis or several, as a softmax does."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         axis = call.layer.axis
@@ -60,7 +62,7 @@ class Mixing(Rule):
 
 
 class ParametricReLU(Rule):
-    """`PReLU`, with a slope for each entry, or shared along some axes."""
+    """Applies `PReLU`, with a slope for each entry or shared along axes."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         layer, (axes,) = call.layer, call.inputs
@@ -71,7 +73,7 @@ class ParametricReLU(Rule):
 
 
 class Rescaling(Rule):
-    """`Rescaling`: one scale and offset, or one for each channel."""
+    """Rescales by one scale and offset, or one for each channel."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         layer, (axes,) = call.layer, call.inputs
@@ -84,7 +86,7 @@ class Rescaling(Rule):
                 continue
             axis = 1 if first and key == "scale" else rank - 1
             if value.ndim > 1:
-                call.freeze(f"has a {key} of shape {value.shape}")
+                call.hold(f"has a {key} of shape {value.shape}")
                 return [NONE]
             if axis in axes and value.size > 1:
                 call.resize(
@@ -103,7 +105,7 @@ class Selection(Rule):
         axis = layer.axis % len(shape)
         passing = dict(call.inputs[0])
         if axis in passing:
-            call.freeze("selects among them already", [passing.pop(axis)])
+            call.hold("already selects among the units", [passing.pop(axis)])
         for units in passing.values():
             call.carry(units)
         labels = call.produce(shape[axis], {})
@@ -142,7 +144,7 @@ class BatchNorm(Rule):
 
     @staticmethod
     def coefficients(layer: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Scale and shift of each unit in inference."""
+        """Returns scale and shift of each unit in inference."""
         mean, variance, gamma, beta = (
             None
             if variable is None
@@ -162,7 +164,7 @@ class BatchNorm(Rule):
 
 
 class Masking(Rule):
-    """`Masking`: a step is masked if all its features have one value."""
+    """Masks steps all of whose features have one value: `Masking`."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         (axes,) = call.inputs
@@ -171,16 +173,16 @@ class Masking(Rule):
             if call.layer.mask_value == 0:
                 call.read(axes[last])
             else:
-                call.freeze("compares all of them with its mask_value")
+                call.hold("compares the units with a `mask_value` other than 0")
         # Masked steps become zero, whatever replaces a unit before them.
         return [each_by_itself(call, axes, Sum())]
 
 
 def _mixing(call: Call, mixed: list[int]) -> list[Axes]:
-    """Units pass along axes that are not mixed; others are frozen."""
+    """Passes units along axes that are not mixed, and holds the others."""
     (axes,) = call.inputs
     across = [units for axis, units in axes.items() if axis in mixed]
-    call.freeze("mixes them", across)
+    call.hold("mixes the units", across)
     passing = {a: units for a, units in axes.items() if a not in mixed}
     return [each_by_itself(call, passing, Unknown())]
 

@@ -1,4 +1,4 @@
-"""`keras.ops` functions, as people write them in Functional models."""
+"""Rules of `keras.ops` functions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Arithmetic(Rule):
 
 
 class Unequal(Rule):
-    """`not_equal` to a number: what is zero stays so if that number is 0."""
+    """Compares with a number; with 0, units that are zero stay zero."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         values = [
@@ -49,13 +49,13 @@ class Unequal(Rule):
             if value is not None
         ]
         if len(call.inputs) > 1 or any(np.any(value) for value in values):
-            call.freeze("compares them")
+            call.hold("compares the units with values other than zero")
             return [NONE]
         return [each_by_itself(call, call.inputs[0], Function(False))]
 
 
 class Einsum(Rule):
-    """`einsum` of tensors, where each letter stands once in each."""
+    """Multiplies tensors by an equation with each letter once in each."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         equation = call.layer.subscripts.replace(" ", "")
@@ -67,18 +67,18 @@ class Einsum(Rule):
             or len(letters) != len(call.inputs)
             or any(len(set(each)) < len(each) for each in letters)
         ):
-            call.freeze(f"has the equation '{equation}', which is not followed")
+            call.hold(f"has the equation '{equation}', which is not supported")
             return [NONE]
         operands = list(zip(letters, call.inputs, strict=True))
         return [contracted(call, operands, out)]
 
 
 class Matmul(Rule):
-    """`matmul` of two tensors."""
+    """Multiplies two tensors as matrices."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         if len(call.inputs) != 2 or any(len(s) < 2 for s in call.input_shapes):
-            call.freeze("multiplies them with a constant, or with vectors")
+            call.hold("multiplies the units by a constant or a vector")
             return [NONE]
         first, second = (len(shape) for shape in call.input_shapes)
         batch = "abcdefghijklmnop"[: max(first, second) - 2]
@@ -90,7 +90,7 @@ class Matmul(Rule):
 
 
 class Stack(Rule):
-    """`stack`: lays tensors along a new axis."""
+    """Stacks tensors along a new axis."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         shapes, inputs = zip(*operands(call), strict=True)
@@ -104,7 +104,7 @@ class Stack(Rule):
 
 
 def _operands(call: Call) -> Iterator[tuple[tuple, Axes | None]]:
-    """Shape and units of each operand; no units (`None`) for a constant."""
+    """Yields shape and units of each operand, `None` for a constant."""
     args, kwargs = call.step.arguments
     tensors = iter(zip(call.input_shapes, call.inputs, strict=True))
     for value in (*args, *kwargs.values()):

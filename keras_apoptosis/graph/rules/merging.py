@@ -1,4 +1,4 @@
-"""Operations that bring several tensors together."""
+"""Rules of operations that combine several tensors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def merged(
     transfer: Transfer,
     first: int = 0,
 ) -> Axes:
-    """Units of tensors that are combined entry by entry.
+    """Returns the units of tensors that are combined entry by entry.
 
     Args:
         call: The call that combines them.
@@ -87,12 +87,12 @@ def merged(
             for units, (_, shape) in zip(read, aligned, strict=True)
             if units is not None and shape[axis] != full
         ]
-        call.freeze("repeats them", narrow)
+        call.hold("broadcasts the units", narrow)
         have = [units for units in wide if units is not None]
         if len(have) < len(wide):
             if have:
-                call.freeze(
-                    "joins them with a tensor whose units cannot leave", have
+                call.hold(
+                    "combines them with a tensor that cannot be pruned", have
                 )
             continue
         for other in have[1:]:
@@ -107,7 +107,7 @@ def merged(
 
 
 class Concatenate(Rule):
-    """Lays tensors side by side along `axis`."""
+    """Concatenates tensors along `axis`."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         shapes, inputs = zip(*operands(call), strict=True)
@@ -120,7 +120,10 @@ class Concatenate(Rule):
                 continue
             known = [units for units in have if units is not None]
             if len(known) < len(have):
-                call.freeze("joins them with a tensor that has none", known)
+                call.hold(
+                    "combines them with a tensor that cannot be pruned",
+                    known,
+                )
                 continue
             for units in known:
                 call.carry(units)
@@ -187,14 +190,14 @@ class Reduction(Rule):
             elif self.sums:
                 call.read(units)
             else:
-                call.freeze("reduces over them", [units])
+                call.hold("reduces over the units", [units])
         return [made]
 
 
 def contracted(
     call: Call, operands: Sequence[tuple[str, Axes]], out: str
 ) -> Axes:
-    """Units of a sum of products of tensors, as an einsum has them.
+    """Returns the units of a sum of products of tensors, as of an einsum.
 
     An axis that is summed over is read: entries that are zero do not matter.
 
@@ -214,8 +217,8 @@ def contracted(
         if not known:
             continue
         if len(known) < len(having):
-            call.freeze(
-                "joins them with a tensor whose units cannot leave", known
+            call.hold(
+                "combines them with a tensor that cannot be pruned", known
             )
             continue
         for units in known:
@@ -232,7 +235,7 @@ def contracted(
 
 
 class Dot(Rule):
-    """The `Dot` layer."""
+    """Multiplies two tensors along given axes, as the `Dot` layer does."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         layer = call.layer
@@ -257,7 +260,7 @@ class Dot(Rule):
 
 
 class DotProductAttention(Rule):
-    """`Attention` and `AdditiveAttention`: query, value and maybe key.
+    """Attends without projections: `Attention` and `AdditiveAttention`.
 
     Queries are compared with keys entry by entry of their last axis, and the
     results summed up; values are averaged.
@@ -271,7 +274,7 @@ class DotProductAttention(Rule):
         if 2 in query and 2 in key and len(getattr(scale, "shape", ())):
             call.own(query[2].labels, {"scale": 0})
         if any(1 in axes for axes in (query, value, key)):
-            call.freeze("has them along the axis of the steps")
+            call.hold("has units along the time axis")
             return [NONE] * len(call.output_shapes)
         contracted(call, [("bqd", query), ("bkd", key)], "bqk")
         made = contracted(call, [("bqk", NONE), ("bkd", value)], "bqd")

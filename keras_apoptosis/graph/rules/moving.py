@@ -1,4 +1,4 @@
-"""Operations that only move entries about."""
+"""Rules of operations that only move entries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNKNOWN_SIZE = 3  # Stands in for sizes that are known at run time only.
 
 @dataclasses.dataclass(frozen=True)
 class Moving(Rule):
-    """Moves entries about, repeats them, drops some, or adds zeros.
+    """Moves entries, repeats them, drops some, or adds others.
 
     Where they go is asked of the operation itself: it is run on an array
     that holds each entry's place along the units' axis.
@@ -49,10 +49,10 @@ class Moving(Rule):
                 moved = _moved(call, axis, places)
                 fixed = not self.sizes and _by_place(call, axis, moved)
             except Exception as error:  # Whatever the operation objects to.
-                call.freeze(f"cannot be followed ({error})", [units])
+                call.hold(f"cannot be traced ({error})", [units])
                 continue
             if fixed:
-                call.freeze("picks them by their place", [units])
+                call.hold("selects units by their position", [units])
                 continue
             for result, index in zip(made, moved, strict=True):
                 landed = _landed(call, units, index)
@@ -60,8 +60,8 @@ class Moving(Rule):
                     continue
                 call.carry(landed)
                 if landed.axis in result:
-                    why = "lays two kinds of units along one axis"
-                    call.freeze(why, [landed, result[landed.axis]])
+                    why = "merges two kinds of units into one axis"
+                    call.hold(why, [landed, result[landed.axis]])
                 else:
                     result[landed.axis] = landed
         if self.sizes:
@@ -69,7 +69,7 @@ class Moving(Rule):
         return made
 
     def _follow(self, call: Call, made: Axes) -> None:
-        """Lets the shape that the operation was told follow the units."""
+        """Lets the shape given to the operation follow the units."""
         told = getattr(call.layer, self.sizes)
         first = 0 if self.batch else 1
         for axis, units in made.items():
@@ -78,7 +78,7 @@ class Moving(Rule):
 
 
 class Splitting(Rule):
-    """`split`: cuts an axis in pieces.
+    """Splits an axis into pieces.
 
     Along the units' own axis only equal pieces are followed: they stay equal
     if the units at the same place of each leave together.
@@ -95,7 +95,7 @@ class Splitting(Rule):
                     result[axis] = units
                 continue
             if not isinstance(layer.indices_or_sections, int):
-                call.freeze("cuts them in pieces of fixed sizes", [units])
+                call.hold("splits the units at fixed positions", [units])
                 continue
             labels = np.split(units.labels, len(made))
             sources = np.split(units.sources, len(made))
@@ -109,7 +109,7 @@ class Splitting(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Positions(Rule):
-    """Makes new values of neighbouring positions, channel by channel.
+    """Computes new values of neighboring positions, channel by channel.
 
     Args:
         transfer: How.
@@ -121,7 +121,7 @@ class Positions(Rule):
         (axes,) = call.inputs
         own = channel_axis(call.layer, call.input_shapes[0])
         others = [units for axis, units in axes.items() if axis != own]
-        call.freeze("pools over them", others)
+        call.hold("pools over the units", others)
         if own not in axes:
             return [NONE]
         units = axes[own]
@@ -135,7 +135,7 @@ class Positions(Rule):
 
 
 class UpSampling(Rule):
-    """`UpSampling*`: repeats positions, or interpolates between them."""
+    """Repeats positions, or interpolates between them: `UpSampling*`."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         interpolation = getattr(call.layer, "interpolation", "nearest")
@@ -172,7 +172,7 @@ def _moved(call: Call, axis: int, places: np.ndarray) -> list[np.ndarray]:
 
 
 def _by_place(call: Call, axis: int, moved: list[np.ndarray]) -> bool:
-    """Whether it would move other entries if some were missing.
+    """Returns whether it would move other entries if some were missing.
 
     A slice of the first three, say, or a roll by one.
     """
@@ -198,7 +198,7 @@ def _run(call: Call, value: Any) -> Any:
 
 
 def _landed(call: Call, units: Units, index: np.ndarray) -> Units | None:
-    """The units of an output, from where its entries come from."""
+    """Returns the units of an output, by where its entries come from."""
     varying = [
         axis
         for axis, size in enumerate(index.shape)
@@ -207,20 +207,20 @@ def _landed(call: Call, units: Units, index: np.ndarray) -> Units | None:
     if units.labels.size == 1 or not varying:  # One, or one that was picked.
         alone = [a for a in range(1, index.ndim) if index.shape[a] == 1]
         if units.labels.size > 1 or not alone:
-            call.freeze("picks one of them", [units])
+            call.hold("selects a single unit", [units])
             return None
         varying = [units.axis if units.axis in alone else alone[-1]]
     first = config.image_data_format() == "channels_first"
     axis = varying[0 if first else -1]
     if 0 in varying:
-        call.freeze("lays them along the batch", [units])
+        call.hold("moves the units to the batch axis", [units])
         return None
     rows = np.moveaxis(index, axis, -1).reshape(-1, index.shape[axis])
     rows = np.unique(rows, axis=0) - 1
     # Zeros that were added around positions hold no unit, nor any position.
     held = (rows >= 0).any(1)
     if (rows[~held] < -1).any():
-        call.freeze("adds other numbers than zero around them", [units])
+        call.hold("pads the units with values other than zero", [units])
         return None
     padded = units.padded or not held.all()
     rows = rows[held]

@@ -1,4 +1,4 @@
-"""Normalizations whose statistics run over the units themselves."""
+"""Rules of normalizations whose statistics run over the units."""
 
 from __future__ import annotations
 
@@ -71,17 +71,19 @@ class NormalizationOverUnits(Rule):
     def _over(self, call: Call, labels: np.ndarray, centred: bool) -> None:
         layer = call.layer
         if centred and not self.accept:
-            call.freeze_labels(
-                "normalizes over them, and could take a removed one as the "
-                "mean of the others only "
-                "(ka.rules.NormalizationOverUnits says more)",
+            call.hold_labels(
+                "normalizes over the units: a removed one would have to be "
+                "replaced by the mean of the others "
+                "(see `ka.rules.NormalizationOverUnits`)",
                 labels,
             )
         if self.scale is None:
             return
         scale = getattr(layer, self.scale, None)
         if scale is None:
-            call.freeze_labels("normalizes over them without a scale", labels)
+            call.hold_labels(
+                "normalizes over the units without a scale", labels
+            )
             return
         call.rescale(scale, labels, -0.5)
         epsilon = layer.epsilon
@@ -93,7 +95,7 @@ class NormalizationOverUnits(Rule):
 
 
 class GroupNorm(NormalizationOverUnits):
-    """`GroupNormalization`: statistics over each group of units.
+    """Normalizes by statistics over each group of units.
 
     With one unit a group the statistics are each unit's own.
     """
@@ -112,7 +114,7 @@ class GroupNorm(NormalizationOverUnits):
                 self._over(call, units.labels, self.centred)
                 call.read(units, mean=self.centred)
         others = [u for axis, u in axes.items() if axis != own]
-        call.freeze("normalizes over them", others)
+        call.hold("normalizes over the units", others)
         axes = {own: axes[own]} if own in axes else {}
         return [each_by_itself(call, axes, Unknown())]
 

@@ -1,4 +1,4 @@
-"""Recurrent layers: units that read themselves."""
+"""Rules of recurrent layers, whose units read themselves."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ GATES: Mapping[type, int] = {
 
 @dataclasses.dataclass(frozen=True)
 class Recurrent(Rule):
-    """`SimpleRNN`, `LSTM`, `GRU`, `ConvLSTM*`, and `RNN` of their cells.
+    """Steps through time: `SimpleRNN`, `LSTM`, `GRU`, `ConvLSTM*`, `RNN`.
 
-    A unit is judged at the layer's output, and replaced there and in what
+    A unit is observed at the layer's output, and replaced there and in what
     the layer reads of itself at the next step.
 
     Args:
@@ -46,11 +46,14 @@ class Recurrent(Rule):
         rank = len(call.input_shapes[0])
         for axis in (1, *range(2, rank - 1)):
             if axis in axes:
-                call.freeze("steps or slides over them", [axes[axis]])
+                call.hold(
+                    "has units along the time axis or a spatial axis",
+                    [axes[axis]],
+                )
         units = axes.get(rank - 1)
         known = [self._gates(cell) for cell in cells]
         if None in known or self._channels_first(layer, rank):
-            call.freeze("has cells of a kind that has no rule")
+            call.hold("has cells without a rule")
             return [NONE] * len(call.output_shapes)
         initial = iter(states)
         ends: list[Axes] = []
@@ -82,7 +85,7 @@ class Recurrent(Rule):
         units: Units | None,
         number: int,
     ) -> Units:
-        """What one cell makes, and reads."""
+        """Records the units that one cell makes and reads."""
         within = call.inside(
             cell,
             [NONE],
@@ -108,7 +111,7 @@ class Recurrent(Rule):
         within.resize(self.size, made)
         why = obstacle(cell)
         if why:
-            call.freeze_labels(why, made)
+            call.hold_labels(why, made)
         spatial = len(cell.kernel.shape) > 2
         bias = cell.bias
         double = bias is not None and len(bias.shape) == 2
@@ -141,12 +144,12 @@ class Recurrent(Rule):
     def _start(
         self, call: Call, cell: Any, units: Units, axes: Axes | None
     ) -> None:
-        """An initial state, which the cell reads as it reads its own."""
+        """Ties an initial state, which the cell reads as it reads its own."""
         if axes is None:
             return
         if not axes:
-            call.freeze_labels(
-                "starts from a state whose units cannot leave", units.labels
+            call.hold_labels(
+                "has an initial state that cannot be pruned", units.labels
             )
             return
         (start,) = axes.values()
@@ -154,7 +157,7 @@ class Recurrent(Rule):
         call.carry(start)
 
     def _cells(self, layer: Any) -> tuple[list[Any], list[tuple]]:
-        """The cells, and where in the layer's config each stands."""
+        """Returns the cells, and where in the layer's config each stands."""
         if type(layer) is not layers.RNN:
             return [layer.cell], [()]
         cell = layer.cell
@@ -173,13 +176,15 @@ class Recurrent(Rule):
 
 
 class Bidirectional(Rule):
-    """`Bidirectional`: a layer forwards and one backwards."""
+    """Steps through time in both directions: `Bidirectional`."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         layer = call.layer
         rule = call.rule_of(layer.forward_layer)
         if rule is None or (call.step and call.argument("initial_state")):
-            call.freeze("holds layers, or states, that are not followed")
+            call.hold(
+                "wraps a layer without a rule, or is given an initial state"
+            )
             return [NONE] * len(call.output_shapes)
         both = []
         for key in ("layer", "backward_layer"):

@@ -1,4 +1,4 @@
-"""What a rule is, and the simplest ones."""
+"""The base class of rules, and the simplest ones."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ STATISTICS = {
 
 
 class Rule:
-    """How one kind of operation treats units.
+    """Base class of the ways in which operations treat units.
 
     A rule reads `call.inputs` (for each input, its `Units` by axis), records
     on `call` which slices of which weights units own, and returns the units
-    of the outputs in the same form, or nothing if no output has units. What
-    it does not understand it freezes, with a reason.
+    of the outputs in the same form, or nothing if no output has units. Units
+    that it cannot follow it holds back, with a reason.
     """
 
     def trace(self, call: Call) -> Sequence[Axes] | None:
@@ -41,7 +41,7 @@ class Rule:
 
 
 def channel_axis(layer: Any, shape: tuple) -> int:
-    """The axis that a layer takes as its channels."""
+    """Returns the axis that a layer takes as its channels."""
     first = getattr(layer, "data_format", None) == "channels_first"
     return 1 if first else len(shape) - 1
 
@@ -69,7 +69,7 @@ def operands(call: Call) -> list[tuple[tuple, Axes]]:
 def each_by_itself(
     call: Call, axes: Axes, transfer: Transfer, output: int = 0
 ) -> Axes:
-    """Units that go on with new values, each made of its own alone."""
+    """Returns units with new values, each computed from its own alone."""
     made = {}
     for axis, units in axes.items():
         call.carry(units)
@@ -78,7 +78,7 @@ def each_by_itself(
 
 
 def surfaced(call: Call, axes: Axes, output: int = 0) -> Axes:
-    """Units made inside a layer, as its output has them."""
+    """Returns units made inside a layer, as its output has them."""
     return {
         axis: call.emit(axis, units.labels, Sum(), [units], output)
         for axis, units in axes.items()
@@ -133,7 +133,7 @@ class Passing(Rule):
             passing = dict(axes)
             for axis, units in axes.items():
                 if self.channels and axis != channel_axis(call.layer, shape):
-                    call.freeze("changes the axis of the units", [units])
+                    call.hold("pads or crops the axis of the units", [units])
                     del passing[axis]
                 else:
                     call.carry(units)
@@ -158,7 +158,7 @@ class Noise(Passing):
 
 
 class Border(Rule):
-    """Where a tensor enters or leaves a nested model."""
+    """Passes a tensor across the border of a nested model."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         if isinstance(call.layer, layers.InputLayer):

@@ -1,4 +1,4 @@
-"""Layers that hold other layers."""
+"""Rules of layers that hold other layers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from keras_apoptosis.graph.units import Axes, Units, Unknown
 
 
 class TimeDistributed(Rule):
-    """`TimeDistributed`: a layer applied to every step by itself."""
+    """Applies a layer to every step: `TimeDistributed`."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         layer, (axes,), (shape,) = call.layer, call.inputs, call.input_shapes
         rule = call.rule_of(layer.layer)
         if rule is None or 1 in axes:
-            call.freeze("holds a layer, or steps, that are not followed")
+            call.hold(
+                "wraps a layer without a rule, or has units along the time axis"
+            )
             return [NONE]
         inner = call.inside(
             layer.layer,
@@ -34,13 +36,13 @@ class TimeDistributed(Rule):
 
 
 class SpectralNorm(Rule):
-    """`SpectralNormalization`: a layer whose kernel is kept normalized."""
+    """Keeps the kernel of a layer normalized: `SpectralNormalization`."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
         layer = call.layer
         rule = call.rule_of(layer.layer)
         if rule is None:
-            call.freeze("holds a layer of a kind that has no rule")
+            call.hold("wraps a layer without a rule")
             return [NONE]
         inner = call.inside(
             layer.layer,
@@ -58,7 +60,7 @@ class SpectralNorm(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class FeedForward(Rule):
-    """A layer that holds a feed-forward pair, whose inner units may leave.
+    """Holds a feed-forward pair, whose inner units can be removed.
 
     Many layers pack `Dense`, activation and `Dense` into one. Who knows such
     a class declares which of its inner layers make the units, which read
@@ -107,7 +109,7 @@ class FeedForward(Rule):
     halves: bool = False
 
     def trace(self, call: Call) -> Sequence[Axes] | None:
-        call.freeze("mixes them inside")
+        call.hold("mixes the units inside the layer")
         shape = call.input_shapes[0]
         made = [
             self._made(call, self._inner(call, name), shape)
@@ -127,8 +129,8 @@ class FeedForward(Rule):
         inner = self._inner(call, name)
         rule = call.rule_of(inner)
         if rule is None:
-            why = f"holds '{name}', which is of a kind that has no rule"
-            call.freeze(why, units.values())
+            why = f"holds '{name}', which has no rule (see `ka.register_rule`)"
+            call.hold(why, units.values())
             return NONE
         (made,) = rule.trace(call.inside(inner, [units], [shape])) or [NONE]
         return made
