@@ -1,4 +1,4 @@
-"""What one event of a callback did."""
+"""Records what one event of a pruning callback did."""
 
 from __future__ import annotations
 
@@ -8,58 +8,73 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """What one event of a callback did.
+    """Records what one event of a pruning callback did.
 
     Args:
         epoch: Epoch in which it fired, counted from 0.
         step: Step of that epoch after which it fired, counted from 1; 0 if
             the epoch was over.
+        steps: Steps of the whole training that were done.
         progress: Fraction of the training that was done.
-        degree: How aggressive it was.
-        units: For each group the number of units before and after.
+        amount: How much was to be pruned: a sparsity, a tolerance, a share,
+            as the method has it.
+        units: For each prunable group the number of units before and after.
         parameters: Parameters before and after.
-        seconds: What the event took, without the retrace that follows.
+        masked: Masked weights before and after.
+        seconds: Seconds the event took, without the retrace that follows.
         residuals: For each group the root mean square of what the
             replacement leaves unexplained, where it was measured.
-        skipped: Why nothing was removed; `""` where something was.
+        skipped: Why nothing was pruned; `""` if something was.
         saving: Estimate of the seconds that the removal saves over the steps
-            left, less a retrace; `None` while that cannot be told.
+            left, less a retrace; `None` if that cannot be told.
         notes: What could not be done exactly.
-        masked: Masked weights before and after.
+        dead: For each group, or layer, how many of its units were dead,
+            those removed before included, where the method counts them.
+        overlap: Overlap of the dead units with all that were dead at any
+            event before (Demon pruning, appendix C): 1 if none came back to
+            life; `None` if there are none to compare.
+        stripped: For each layer, by path, how many weights were masked.
     """
 
     epoch: int
     step: int
+    steps: int
     progress: float
-    degree: float
+    amount: float
     units: Mapping[str, tuple[int, int]]
     parameters: tuple[int, int]
+    masked: tuple[int, int]
     seconds: float
     residuals: Mapping[str, float]
     skipped: str = ""
     saving: float | None = None
     notes: tuple[str, ...] = ()
-    masked: tuple[int, int] = (0, 0)
+    dead: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    overlap: float | None = None
+    stripped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         when = f"at {self.progress:.0%} of the training"
         if self.skipped:
-            return f"{when}: nothing removed: {self.skipped}"
-        widths = ", ".join(
+            return f"{when}: nothing pruned: {self.skipped}"
+        changes = []
+        widths = [
             f"{name} {before}→{after}"
             for name, (before, after) in self.units.items()
             if before != after
-        )
-        before, after = self.parameters
-        changes = []
+        ]
         if widths:
+            before, after = self.parameters
+            shown = ", ".join(widths[:4])
+            if len(widths) > 4:
+                shown += f" and {len(widths) - 4} more"
             changes.append(
-                f"{widths}; {before:,} → {after:,} parameters "
+                f"{shown}; {before:,} → {after:,} parameters "
                 f"({before / after:.1f}x fewer)"
             )
-        elif self.masked[0] != self.masked[1]:
-            first, last = self.masked
-            changes.append(f"{first:,} → {last:,} weights masked")
+        if self.masked[0] != self.masked[1]:
+            before, after = self.masked
+            changes.append(f"{before:,} → {after:,} weights masked")
         text = f"{when}: {', '.join([*changes, f'{self.seconds:.2f} s'])}"
         if self.saving is not None:
             gain = "saves" if self.saving >= 0 else "costs"

@@ -1,4 +1,4 @@
-"""When events fire."""
+"""Schedules of events."""
 
 from __future__ import annotations
 
@@ -6,18 +6,30 @@ import abc
 import dataclasses
 import itertools
 import math
+import numbers
 import random
 from collections.abc import Iterable
 
+import keras
+
 from keras_apoptosis.utils.checks import check_count, check_that
+from keras_apoptosis.utils.serialization import Configurable
 
 
-class EventSchedule(abc.ABC):
-    """When events fire. Subclasses say it in `times`."""
+class EventSchedule(Configurable, abc.ABC):
+    """Base class of schedules of events. Subclasses override `times`."""
+
+    def __post_init__(self) -> None:
+        """Checks that what has to be a number is one."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            if field.type in ("int", "float"):
+                value = getattr(self, field.name)
+                ok = isinstance(value, numbers.Real) and math.isfinite(value)
+                check_that(field.name, value, ok, "a finite number")
 
     @abc.abstractmethod
     def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
-        """The moments of the events, as fractions of the whole training.
+        """Returns the times of the events, as fractions of the training.
 
         Args:
             total_epochs: Epochs of the whole training. Only schedules that
@@ -27,14 +39,36 @@ class EventSchedule(abc.ABC):
             Fractions above 0 and up to 1, strictly increasing.
         """
 
-    def amount(self, event: int) -> float | None:
-        """How much goes at an event (counted from 0); `None` if not said."""
+    def sparsity_at(self, event: int) -> float | None:
+        """Returns the sparsity to reach at an event.
+
+        Args:
+            event: Integer, counted from 0.
+
+        Returns:
+            A number above 0 and below 1; `None` if the schedule only says
+            when.
+        """
         return None
 
+    def events_until(
+        self, fraction: float, steps: int, total_epochs: int
+    ) -> int:
+        """Counts the events that are due by a moment of the training.
 
+        Args:
+            fraction: The fraction of the training that is done.
+            steps: How many steps of the training are done.
+            total_epochs: Epochs of the whole training.
+        """
+        times = self.times(total_epochs)
+        return sum(time <= fraction + 1e-9 for time in times)
+
+
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
 @dataclasses.dataclass(frozen=True)
 class QuarterLife(EventSchedule):
-    """One event, when a quarter of the training is done.
+    """Fires one event, when a quarter of the training is done.
 
     The initial point that the paper recommends (Neuron apoptosis, section
     IV-A). As `start` of another schedule it is the first event of several.
@@ -49,28 +83,31 @@ class QuarterLife(EventSchedule):
         return (0.25,)
 
 
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
 @dataclasses.dataclass(frozen=True)
 class HalfLife(EventSchedule):
-    """One event, half-way (Neuron apoptosis, section IV-A)."""
+    """Fires one event, half-way (Neuron apoptosis, section IV-A)."""
 
     def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
         return (0.5,)
 
 
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
 @dataclasses.dataclass(frozen=True)
 class EndOfTraining(EventSchedule):
-    """One event, after the last step (Neuron apoptosis, section IV-A).
+    """Fires one event, after the last step (Neuron apoptosis, section IV-A).
 
-    It saves no training time, and no training repairs what it costs.
+    It saves no training time, and no training repairs the loss of accuracy.
     """
 
     def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
         return (1.0,)
 
 
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
 @dataclasses.dataclass(frozen=True)
 class Random(EventSchedule):
-    """Events at random moments (Neuron apoptosis, sections IV-A and IV-B).
+    """Fires events at random moments (Neuron apoptosis, section IV-A).
 
     They follow from `seed` alone: the same in each run and on each worker.
 
@@ -97,6 +134,7 @@ class Random(EventSchedule):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_that("low", self.low, 0 <= self.low < 1, "from 0 to below 1")
         low = max((self.low, *self._first()))
         ok = low + 1e-6 <= self.high <= 1
@@ -116,16 +154,17 @@ class Random(EventSchedule):
         return first + tuple(sorted(drawn - {low}))
 
 
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
 @dataclasses.dataclass(frozen=True)
 class Fixed(EventSchedule):
-    """Events at a fixed interval (Neuron apoptosis, section IV-B).
+    """Fires events at a fixed interval (Neuron apoptosis, section IV-B).
 
     Args:
         interval: Number above 0 and up to 1: the time between events.
         start: When the first event fires, whatever `end` is: a fraction
             above 0 and up to 1, or a schedule such as `QuarterLife()`.
         end: Number from `start` to 1. Later events fire before it, none at
-            it: training could no longer repair what that one costs.
+            it: training could no longer repair its loss of accuracy.
 
     Example:
 
@@ -138,6 +177,7 @@ class Fixed(EventSchedule):
     end: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ok = 1e-6 <= self.interval <= 1
         check_that("interval", self.interval, ok, "from 0.000001 to 1")
         _check_end(self.end, self.start)
@@ -148,9 +188,10 @@ class Fixed(EventSchedule):
         return _before(self.end, (start + step for step in steps))
 
 
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
 @dataclasses.dataclass(frozen=True)
 class Logarithmic(EventSchedule):
-    """Events equally spaced in log time (Neuron apoptosis, section IV-B).
+    """Fires events equally spaced in log time (Neuron apoptosis, section IV-B).
 
     They fire at `start`, `ratio * start`, `ratio**2 * start` and so on: few,
     and mostly early, as the loss falls about exponentially.
@@ -160,7 +201,7 @@ class Logarithmic(EventSchedule):
             above 0 and up to 1, or a schedule such as `QuarterLife()`.
         ratio: Number above 1: the ratio of successive times.
         end: Number from `start` to 1. Later events fire before it, none at
-            it: training could no longer repair what that one costs.
+            it: training could no longer repair its loss of accuracy.
 
     Example:
 
@@ -173,6 +214,7 @@ class Logarithmic(EventSchedule):
     end: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ok = 1.000001 <= self.ratio < math.inf
         check_that("ratio", self.ratio, ok, "finite and at least 1.000001")
         _check_end(self.end, self.start)
@@ -183,9 +225,10 @@ class Logarithmic(EventSchedule):
         return _before(self.end, (start * power for power in powers))
 
 
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
 @dataclasses.dataclass(frozen=True)
 class EveryEpoch(EventSchedule):
-    """An event at the end of every epoch (Synaptic stripping, section III).
+    """Fires an event at the end of every epoch (Synaptic stripping, III).
 
     Args:
         n: Integer, at least 1: of every n-th epoch instead.
@@ -201,6 +244,7 @@ class EveryEpoch(EventSchedule):
     n: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("n", self.n)
 
     def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
@@ -209,16 +253,46 @@ class EveryEpoch(EventSchedule):
         return tuple(epoch / total_epochs for epoch in epochs)
 
 
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
+@dataclasses.dataclass(frozen=True)
+class EverySteps(EventSchedule):
+    """Fires an event after every so many steps (Demon pruning, algorithm 1).
+
+    Args:
+        steps: Integer, at least 1: from one event to the next.
+
+    Example:
+
+    >>> EverySteps(100).events_until(0.5, steps=250, total_epochs=4)
+    2
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("steps", self.steps)
+
+    def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
+        return ()  # Unknown as long as the number of steps is.
+
+    def events_until(
+        self, fraction: float, steps: int, total_epochs: int
+    ) -> int:
+        return steps // self.steps
+
+
 def moment_of(start: float | EventSchedule) -> float:
-    """The fraction of the training that `start` means."""
+    """Returns the fraction of the training that `start` means."""
     if isinstance(start, EventSchedule):
         return start.times()[0]
-    check_that("start", start, 0 < start <= 1, "above 0 and up to 1")
+    ok = isinstance(start, numbers.Real) and 0 < start <= 1
+    check_that("start", start, ok, "a number above 0 and up to 1")
     return start
 
 
 def _before(end: float, moments: Iterable[float]) -> tuple[float, ...]:
-    """The first of `moments`, and the later ones that lie before `end`."""
+    """Returns the first of `moments`, and the later ones before `end`."""
     moments = iter(moments)
     first = next(moments)
     # Rounding must not let 0.3 + 7 * 0.1 slip in before 1.

@@ -1,28 +1,32 @@
-"""How much, as a function of how far things have come."""
+"""Values that change over a training, or over its events."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
 import math
+import numbers
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_apoptosis.utils.checks import check_that
+from keras_apoptosis.utils.serialization import Configurable
 
 
-class ValueSchedule(abc.ABC):
-    """How much, as a function of how far things have come."""
+class ValueSchedule(Configurable, abc.ABC):
+    """Base class of values that change over a training or its events."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            check_that(name, value, math.isfinite(value), "finite")
+            ok = isinstance(value, numbers.Real) and math.isfinite(value)
+            check_that(name, value, ok, "a finite number")
 
     @abc.abstractmethod
     def __call__(self, progress: Any) -> Any:
-        """The value at `progress`.
+        """Returns the value at `progress`.
 
         Args:
             progress: Number from 0 to 1: the fraction of the training that
@@ -32,6 +36,7 @@ class ValueSchedule(abc.ABC):
         """
 
 
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
 @dataclasses.dataclass(frozen=True)
 class Constant(ValueSchedule):
     """Always the same value: the paper's default (section IV-C).
@@ -48,6 +53,7 @@ class Constant(ValueSchedule):
         return self.value + 0 * progress
 
 
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
 @dataclasses.dataclass(frozen=True)
 class LinearDegree(ValueSchedule):
     """A degree that changes linearly (Neuron apoptosis, section IV-C).
@@ -73,6 +79,7 @@ class LinearDegree(ValueSchedule):
         return self.first * (1 - progress) + self.last * progress
 
 
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
 @dataclasses.dataclass(frozen=True)
 class OneCycle(ValueSchedule):
     """Linear warmup from 0 to a peak, then cosine decay to 0.
@@ -112,6 +119,7 @@ class OneCycle(ValueSchedule):
         return value
 
 
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
 @dataclasses.dataclass(frozen=True)
 class Warmup(ValueSchedule):
     """Linear warmup from 0 to a peak, where it stays.

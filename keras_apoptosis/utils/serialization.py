@@ -1,12 +1,101 @@
-"""Writes the state of callbacks as text, and reads it back."""
+"""Turns configurations and the state of callbacks into plain data."""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
+import inspect
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
+import keras
 import numpy as np
+
+
+class Configurable:
+    """Gives a frozen dataclass `get_config` and `from_config`.
+
+    Register the class with `keras.saving.register_keras_serializable`, and
+    Keras serializes its objects, nested ones included.
+    """
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the fields that the object is made of."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {
+            field.name: to_config(getattr(self, field.name)) for field in fields
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Makes an object from what `get_config` returned."""
+        return cls(**{key: from_config(each) for key, each in config.items()})
+
+
+def arguments_of(thing: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Returns the arguments that an object was made with, as a config.
+
+    Args:
+        thing: An object that keeps each argument of its `__init__` as an
+            attribute of the same name.
+        without: Names of arguments to leave out.
+    """
+    names = inspect.signature(type(thing).__init__).parameters
+    return {
+        name: to_config(getattr(thing, name))
+        for name in list(names)[1:]
+        if name not in without
+    }
+
+
+def to_config(value: Any) -> Any:
+    """Returns an argument in the form that it has in a config.
+
+    Layers become their names, tuples lists, objects with a `get_config` what
+    Keras serializes them to.
+    """
+    if isinstance(value, keras.Layer):
+        return value.name
+    if isinstance(value, (list, tuple)):
+        return [to_config(each) for each in value]
+    if hasattr(value, "get_config") or callable(value):
+        return keras.saving.serialize_keras_object(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def from_config(value: Any) -> Any:
+    """Returns an argument from the form that it has in a config."""
+    if isinstance(value, Mapping) and "class_name" in value:
+        return keras.saving.deserialize_keras_object(dict(value))
+    return value
+
+
+def differences(
+    one: Mapping[str, Any], other: Mapping[str, Any], path: str = ""
+) -> list[tuple[str, Any, Any]]:
+    """Lists where two configs differ.
+
+    Returns:
+        For each difference its path, such as `"schedule.ratio"`, and both
+        values.
+
+    Example:
+
+    >>> from keras_apoptosis.utils.serialization import differences
+    >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
+    [('a.b', 1, 3)]
+    """
+    found: list[tuple[str, Any, Any]] = []
+    for key in sorted({*one, *other}):
+        here, there = one.get(key), other.get(key)
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            found += differences(here, there, f"{path}{key}.")
+        elif here != there:
+            found.append((path + key, here, there))
+    return found
 
 
 def to_json(value: Any) -> str:

@@ -1,0 +1,541 @@
+"""The base class of all callbacks that prune while a model trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
+
+import keras
+from keras_apoptosis import backend
+from keras_apoptosis.accounting import flops, parameters
+from keras_apoptosis.backend.callbacks import (
+    callbacks_beside,
+    hide_from_progress,
+)
+from keras_apoptosis.callbacks.conflicts import (
+    BACKUP,
+    BEST_FILE,
+    BEST_WEIGHTS,
+    check_conflicts,
+)
+from keras_apoptosis.callbacks.event import Event
+from keras_apoptosis.callbacks.outcome import Masks, Skip
+from keras_apoptosis.distributed import collectives
+from keras_apoptosis.graph import Analysis, UnitGroup, analyse
+from keras_apoptosis.schedules import EventSchedule
+from keras_apoptosis.statistics.streaming import lasting
+from keras_apoptosis.surgery import Removal, Report, shrink
+from keras_apoptosis.surgery.plan import parameters_after
+from keras_apoptosis.training.masking import mask_weights, masked_count
+from keras_apoptosis.training.progress import TrainingProgress
+from keras_apoptosis.training.step_clock import StepClock
+from keras_apoptosis.training.trigger import Trigger
+from keras_apoptosis.utils.checks import check_count, check_share, check_that
+from keras_apoptosis.utils.names import check_names, select
+from keras_apoptosis.utils.serialization import arguments_of, from_config
+
+
+class MissingData:
+    """Stands for the data of a callback that was made from a config."""
+
+
+class PruningCallback(keras.callbacks.Callback):
+    """Base class of callbacks that prune while a model trains.
+
+    A method overrides `prune`, which decides what to prune at an event. This
+    class fires the events, applies what was decided, and keeps the records:
+    history, logs, printing, and state for `ka.callbacks.Checkpoint`.
+
+    Each argument of a subclass' `__init__` has to be kept as an attribute of
+    the same name; configs are made from them.
+
+    Args:
+        schedule: When to prune, one of `ka.schedules` that fires events.
+        layers: Limits pruning to some groups, or layers: a name, a layer, a
+            pattern such as `"conv*"`, or a list of those. `None` for all.
+        exclude: Groups or layers to leave as they are, likewise.
+        min_units: Integer of at least 1: how many units every group keeps.
+        round_to: Integer of at least 1: the number of units that a group
+            keeps is rounded up to a multiple of it, where the method does.
+        min_gain: Number from 0 to below 1. An event that would remove less
+            than this share of the parameters is skipped: a removal costs
+            tracing the step anew.
+        total_epochs: Integer, the epochs of the whole training, if it is
+            spread over several calls of `fit`.
+        verbose: 0 for silence, 1 for one line for each event that prunes, 2
+            for those that do not, too; `"auto"` follows `fit`.
+
+    Attributes:
+        history: A list with one `Event` for each event so far.
+
+    Raises:
+        ValueError: If an argument is out of range or, when training begins,
+            if the model has nothing to prune or `fit` has a callback that
+            cannot follow a removal.
+
+    Example: remove the last unit of each group, whatever it does.
+
+    >>> class LastUnits(ka.callbacks.PruningCallback):
+    ...     def prune(self, analysis, amount):
+    ...         return ka.Removal({
+    ...             group.name: [group.size - 1]
+    ...             for group in self.groups(analysis)
+    ...         })
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, activation="relu", name="hidden"),
+    ...     keras.layers.Dense(1),
+    ... ])
+    >>> model.compile("adam", "mse")
+    >>> x = np.zeros((32, 4))
+    >>> pruning = LastUnits(ka.schedules.EveryEpoch())
+    >>> history = model.fit(
+    ...     x, x[:, :1], epochs=3, callbacks=[pruning], verbose=0
+    ... ).history
+    >>> history["units/hidden"]
+    [7, 6, 5]
+    """
+
+    # Whether an event fires when training ends, whatever the schedule says.
+    at_end: ClassVar[bool] = False
+    # Whether events wait for the end of their epoch.
+    waits_for_epoch: ClassVar[bool] = False
+    # Keys of the logs that Keras' progress line shows.
+    shown: ClassVar[tuple[str, ...]] = ("parameters",)
+    # What copies and pickles leave out, and what stands there instead.
+    transient: ClassVar[Mapping[str, Callable[[], Any]]] = {
+        "_model": lambda: None
+    }
+
+    def __init__(
+        self,
+        schedule: EventSchedule,
+        *,
+        layers: Any = None,
+        exclude: Any = (),
+        min_units: int = 1,
+        round_to: int = 1,
+        min_gain: float = 0.0,
+        total_epochs: int | None = None,
+        verbose: bool | int | str = "auto",
+    ):
+        super().__init__()
+        check_that(
+            "schedule",
+            schedule,
+            isinstance(schedule, EventSchedule),
+            "one of `ka.schedules` that fires events, such as "
+            "`ka.schedules.Logarithmic()`",
+        )
+        check_count("min_units", min_units)
+        check_count("round_to", round_to)
+        check_share("min_gain", min_gain)
+        check_that(
+            "verbose",
+            verbose,
+            verbose == "auto" or verbose in (0, 1, 2),
+            "0, 1, 2 or 'auto'",
+        )
+        self.schedule = schedule
+        self.layers = check_names("layers", layers)
+        self.exclude = check_names("exclude", exclude) or ()
+        self.min_units = min_units
+        self.round_to = round_to
+        self.min_gain = min_gain
+        self.total_epochs = total_epochs
+        self.verbose = verbose
+        self.history: list[Event] = []
+        self._progress = TrainingProgress(total_epochs)
+        self._trigger = Trigger(schedule, self._progress, self.at_end)
+        self._clock = StepClock()
+        self._seconds = 0.0  # Spent in the present epoch.
+        self._events_before = 0  # The present `fit`.
+
+    # What a method overrides.
+
+    def prune(self, analysis: Analysis, amount: float) -> Removal | Masks | Skip:
+        """Decides what to prune at an event.
+
+        Args:
+            analysis: The model's unit groups as they are now.
+            amount: How much to prune; see `amount_at`.
+
+        Returns:
+            A `ka.Removal` of units; `Masks`, to mask weights; or `Skip`, with
+            a reason, to prune nothing.
+        """
+        raise NotImplementedError
+
+    # What a method may override.
+
+    def amount_at(self, event: int, progress: float) -> float:
+        """Returns how much to prune at an event.
+
+        Args:
+            event: Integer, counted from 0.
+            progress: The fraction of the training that is done.
+
+        Returns:
+            The sparsity of the schedule, by default; 0 where it has none.
+        """
+        return self.schedule.sparsity_at(event) or 0.0
+
+    def begin(self, analysis: Analysis) -> None:
+        """Prepares for a call of `fit`, and checks that there is work.
+
+        Args:
+            analysis: The model's unit groups.
+
+        Raises:
+            ValueError: If there is nothing to prune.
+        """
+        self.groups(analysis)
+
+    def end(self) -> None:
+        """Cleans up after a call of `fit`."""
+
+    def refit(self, analysis: Analysis, removal: Removal) -> Removal | None:
+        """Fits a part of a removal to the model, after other parts of it.
+
+        A method whose replacements of one group depend on what was done to
+        the groups before returns the removal of the group as it has become.
+
+        Args:
+            analysis: The model's unit groups as they are now.
+            removal: The removal of one group.
+
+        Returns:
+            The removal to apply instead; `None`, as by default, to apply all
+            groups at once.
+        """
+        return None
+
+    def is_worth_it(self, gain: float) -> bool:
+        """Tells whether a removal is worth tracing the step anew.
+
+        Args:
+            gain: The share of the parameters that it would remove.
+        """
+        return gain >= self.min_gain
+
+    def before_pruning(self, outcome: Removal | Masks | Skip) -> None:
+        """Takes note of what is about to be applied."""
+
+    def after_pruning(self, outcome: Removal | Masks | Skip) -> None:
+        """Takes note of what has been applied."""
+
+    def measures(self, analysis: Analysis) -> dict[str, float]:
+        """Returns what else to log, with the same keys in every epoch."""
+        return {}
+
+    def details(self) -> dict[str, Any]:
+        """Returns further fields of the `Event` that is being recorded."""
+        return {}
+
+    # What the methods share.
+
+    def groups(self, analysis: Analysis) -> list[UnitGroup]:
+        """Returns the groups that the callback may prune.
+
+        Raises:
+            ValueError: If a name is unknown or there is no such group.
+        """
+        return [group for _, group in self.numbered_groups(analysis)]
+
+    def numbered_groups(self, analysis: Analysis) -> list[tuple[int, UnitGroup]]:
+        """Returns the groups that may be pruned, with their indices."""
+        chosen = [
+            (number, group)
+            for number, group in select(
+                enumerate(analysis.groups),
+                lambda item: _names(item[1]),
+                self.layers,
+                self.exclude,
+                layers_of=lambda item: item[1].producers,
+            )
+            if group.removable
+        ]
+        if not chosen:
+            reasons = "\n".join(
+                f"  {group.name}: {group.reason or 'excluded'}"
+                for group in analysis.groups
+            )
+            raise ValueError(
+                f"Model '{self.model.name}' has no units that can be pruned:\n"
+                f"{reasons or '  it has no unit groups'}"
+            )
+        return chosen
+
+    def keep(self, data: Any, samples: int) -> Any:
+        """Returns data that can be read again and again.
+
+        Args:
+            data: Data as a user gives it.
+            samples: How many samples of a generator to keep.
+        """
+        if data is None or isinstance(data, (str, MissingData)):
+            return data
+        return lasting(data, samples)
+
+    @property
+    def loudness(self) -> int:
+        """How much to print: 0, 1 or 2."""
+        if self.verbose == "auto":
+            return 1 if self.params.get("verbose", 1) else 0
+        return int(self.verbose)
+
+    @property
+    def training_ends(self) -> bool:
+        """Whether no step follows."""
+        return self._progress.fraction >= 1 or self.model.stop_training
+
+    # Configuration and state.
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the callback, without its data.
+
+        An argument `data` is only there if it is `None` or a string.
+        """
+        config = arguments_of(self, without=("data",))
+        if hasattr(self, "data") and (
+            self.data is None or isinstance(self.data, str)
+        ):
+            config["data"] = self.data
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **arguments: Any) -> Self:
+        """Makes a callback from what `get_config` returned.
+
+        Args:
+            config: The config.
+            **arguments: Arguments to add or to replace, such as `data`,
+                which configs do not hold. It may be set as an attribute
+                later, before training begins.
+        """
+        given = {key: from_config(value) for key, value in config.items()}
+        given.update(arguments)
+        if "data" not in given and "data" in cls.__init__.__annotations__:
+            given["data"] = MissingData()
+        return cls(**given)
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns what `ka.callbacks.Checkpoint` keeps."""
+        return {
+            "trigger": self._trigger.get_state(),
+            "history": [dataclasses.asdict(event) for event in self.history],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Resumes from what `get_state` returned."""
+        self._trigger.set_state(state["trigger"])
+        self.history = [Event(**event) for event in state["history"]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        for name, instead in self.transient.items():
+            if name in state:
+                state[name] = instead()
+        return state
+
+    # What Keras calls.
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if isinstance(getattr(self, "data", None), MissingData):
+            raise ValueError(
+                f"This `{type(self).__name__}` was made from a config, which "
+                "holds no data. Set its attribute `data`, or pass "
+                "`from_config(config, data=...)`. Received: no data"
+            )
+        check_conflicts(self, self.conflicts)
+        collectives.check_launched()
+        over = backend.distribution_of(self.model)
+        if over is not None:
+            raise ValueError(
+                "Pruning a model that is distributed over devices is not "
+                f"supported yet. Received: model '{self.model.name}' under "
+                f"{over}"
+            )
+        self._progress.begin_fit(self.params)
+        self._trigger.begin_fit(self._progress.epochs)
+        self.begin(analyse(self.model))
+        self._clock = StepClock()
+        self._events_before = len(self.history)
+        for other in callbacks_beside(self):
+            if isinstance(other, keras.callbacks.ProgbarLogger):
+                hide_from_progress(other, self._is_hidden)
+
+    @property
+    def conflicts(self) -> tuple[str, ...]:
+        """The kinds of callbacks that cannot run beside this one."""
+        return (BEST_WEIGHTS, BEST_FILE, BACKUP)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._progress.begin_epoch(epoch)
+        self._trigger.begin_epoch()
+        self._seconds = 0.0
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._clock.start()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._clock.stop()
+        self._progress.end_step(batch)
+        if not self.waits_for_epoch:
+            self._fire(self._trigger.due(self.model))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._progress.end_epoch()
+        self._fire(self._trigger.due(self.model))
+        if logs is not None:
+            logs.update(self._logs())
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self.model.stop_training:
+            self._fire(self._trigger.due_at_end())
+        self._tell_if_idle()
+        self.end()
+
+    def _logs(self) -> dict[str, float]:
+        analysis = analyse(self.model)
+        found: dict[str, float] = {"parameters": parameters(self.model)}
+        for group in analysis.groups:
+            if group.removable:
+                found[f"units/{group.name}"] = group.size
+        found[f"{_snake(type(self).__name__)}_seconds"] = self._seconds
+        return {**found, **self.measures(analysis)}
+
+    def _is_hidden(self, key: str) -> bool:
+        """Tells whether the progress line leaves out a key of the logs."""
+        mine = key.startswith("units/") or key in self._hidden_keys()
+        return mine and key not in self.shown
+
+    def _hidden_keys(self) -> set[str]:
+        return set(self._logs()) if self._keys is None else self._keys
+
+    _keys: set[str] | None = None
+
+    def _fire(self, event: int | None) -> None:
+        if event is None:
+            return
+        analysis = analyse(self.model)
+        sizes = {g.name: g.size for g in analysis.groups if g.removable}
+        size, masked = parameters(self.model), masked_count(self.model)
+        work = self._work()
+        progress = self._progress.fraction
+        amount = float(self.amount_at(event, progress))
+        start = time.perf_counter()
+        outcome = self.prune(analysis, amount)
+        if isinstance(outcome, Removal):
+            outcome = self._weighed(analysis, outcome)
+        self.before_pruning(outcome)
+        report = self._apply(analysis, outcome)
+        self.after_pruning(outcome)
+        seconds = time.perf_counter() - start
+        self._seconds += seconds
+        saving = None
+        if report is not None:
+            share = 1 - self._work() / work if work else 0.0
+            left = self._progress.steps_left if work else None
+            saving = self._clock.saving(share, left)
+            self._clock.retrace()
+        after = {g.name: g.size for g in analyse(self.model).groups}
+        found = Event(
+            epoch=self._progress.epoch - (not self._progress.step),
+            step=self._progress.step,
+            steps=self._progress.steps_done,
+            progress=progress,
+            amount=amount,
+            units={name: (size, after[name]) for name, size in sizes.items()},
+            parameters=(size, parameters(self.model)),
+            masked=(masked, masked_count(self.model)),
+            seconds=seconds,
+            residuals={
+                change.name: change.residual
+                for change in (report.groups if report else ())
+                if change.residual is not None
+            },
+            skipped=outcome.reason if isinstance(outcome, Skip) else "",
+            saving=saving,
+            notes=report.notes if report else (),
+            **self.details(),
+        )
+        self.history.append(found)
+        if self.loudness > bool(found.skipped):
+            print(f"\n{type(self).__name__} {found}", flush=True)
+
+    def _weighed(self, analysis: Analysis, removal: Removal) -> Removal | Skip:
+        """Skips a removal that is not worth it."""
+        left = parameters_after(analysis, removal)
+        gain = 1 - left / self.model.count_params()
+        if self.is_worth_it(gain):
+            return removal
+        return Skip(
+            f"it would remove {gain:.1%} of the parameters, less than "
+            f"min_gain={self.min_gain:.0%}"
+        )
+
+    def _apply(
+        self, analysis: Analysis, outcome: Removal | Masks | Skip
+    ) -> Report | None:
+        if isinstance(outcome, Masks):
+            mask_weights(self.model, outcome)
+        if not isinstance(outcome, Removal):
+            return None
+        reports: list[Report] = []
+        for number, part in enumerate(outcome.parts()):
+            if number:
+                analysis = analyse(self.model)
+                refitted = self.refit(analysis, part)
+                if refitted is None:
+                    break
+                part = refitted
+            elif len(outcome) > 1 and self.refit(analysis, part) is None:
+                return shrink(self.model, outcome)
+            reports.append(shrink(self.model, part))
+        return Report(
+            groups=tuple(g for report in reports for g in report.groups),
+            parameters_before=reports[0].parameters_before,
+            parameters_after=reports[-1].parameters_after,
+            notes=tuple(n for report in reports for n in report.notes),
+        )
+
+    def _work(self) -> int:
+        """Returns the FLOPs of a forward pass; 0 if sizes are not known."""
+        try:
+            return flops(self.model)
+        except ValueError:
+            return 0
+
+    def _tell_if_idle(self) -> None:
+        """Tells of a training in which nothing was pruned."""
+        events = self.history[self._events_before :]
+        name = type(self).__name__
+        if not self.history and self.model.stop_training:
+            warnings.warn(
+                f"Training stopped at {self._progress.fraction:.0%}, before "
+                f"the first event of `{name}`: nothing was pruned. Let "
+                "early stopping begin later (`start_from_epoch`), or prune "
+                "earlier (`schedule`).",
+                stacklevel=2,
+            )
+        elif events and all(event.skipped for event in events):
+            if self.loudness == 1:
+                print(
+                    f"\n{name} pruned nothing in {len(events)} events. The "
+                    f"last {events[-1]}",
+                    flush=True,
+                )
+
+
+def _names(group: UnitGroup) -> set[str]:
+    return {group.name, *(layer.name for layer in group.producers)}
+
+
+def _snake(name: str) -> str:
+    return "".join(
+        f"_{letter.lower()}" if letter.isupper() else letter for letter in name
+    ).lstrip("_")
