@@ -159,7 +159,7 @@ def callbacks_of(method: str, data: dict[str, tuple], arguments) -> list[Any]:
         BASELINES[name],
         schedule=schedule,
         data=(x[:1000], y[:1000]),
-        budget="global",
+        scope="global",
         replacement="mean" if half_way else "zero",
     )
     slims = name == "slimming"

@@ -74,7 +74,7 @@ def main() -> None:
             if options is not None:
                 callbacks = [
                     ka.callbacks.DemonPruning(
-                        prune_every=0.05,
+                        schedule=ka.schedules.Fixed(0.05, start=0.05),
                         target_sparsity=arguments.target,
                         data=x[:512],
                         verbose=False,

@@ -49,7 +49,7 @@ def train(data: Dataset, seed: int, arguments, demon: dict) -> list[float]:
             data=data.x_train[:512],
             noise_variance=arguments.noise,
             noise_every=10,
-            prune_every=0.05,
+            schedule=ka.schedules.Fixed(0.05, start=0.05),
             **demon,
         )
         callbacks.insert(0, pruning)

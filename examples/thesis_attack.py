@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from learning_rate_attack import LearningRateAttack
 from thesis_network import build, sample_of
 
 import keras_apoptosis as ka
@@ -39,7 +40,7 @@ def attack(data: Any, arguments: Any) -> None:
             verbose=arguments.verbose,
             callbacks=[
                 monitors[name],
-                ka.callbacks.LearningRateAttack(
+                LearningRateAttack(
                     "conv1",
                     arguments.unit,
                     multiplier=multiplier,

@@ -33,8 +33,8 @@ METHODS: dict[str, Callable[[Any], list]] = {
         saliency_pruning(
             "magnitude",
             sample,
-            structure="weights",
-            budget="global",
+            granularity="weights",
+            scope="global",
             schedule=schedules.AtEpochs(FRACTIONS_OF_WEIGHTS),
         )
     ],

@@ -67,7 +67,6 @@ NEURONS = ka.callbacks.NeuronApoptosis
 STRIPPING = ka.callbacks.SynapticStripping
 SALIENCY = ka.callbacks.SaliencyPruning
 MONITOR = ka.callbacks.UnitMonitor
-ATTACK = ka.callbacks.LearningRateAttack
 LABELLED = X, np.zeros((16, 2), "float32")
 DEMON = ka.callbacks.DemonPruning
 
@@ -376,7 +375,7 @@ TABLE = {
         "Expected a criterion of units: a function of a model and a sample",
     ),
     "unknown structure": (
-        lambda m: SALIENCY(structure="layers", data=LABELLED),
+        lambda m: SALIENCY(granularity="layers", data=LABELLED),
         "'units' or 'weights'. Received: granularity='layers'",
     ),
     "schedule that says no amount": (
@@ -384,7 +383,7 @@ TABLE = {
         "Expected `schedule` to say how much goes",
     ),
     "unknown budget": (
-        lambda m: SALIENCY(budget="both", data=LABELLED),
+        lambda m: SALIENCY(scope="both", data=LABELLED),
         "'local' or 'global'. Received: budget='both'",
     ),
     "saliency without data": (
@@ -411,13 +410,13 @@ TABLE = {
         "to score group 'one' by numbers. Received: NaN for 1 of 4 entries",
     ),
     "weight pruning of plain layers": (
-        lambda m: fit(lambda: SALIENCY("magnitude", structure="weights"), m),
+        lambda m: fit(lambda: SALIENCY("magnitude", granularity="weights"), m),
         "Weights can be masked in Prunable layers only. Convert the model",
     ),
     "weight pruning of an unknown layer": (
         lambda m: fit(
             lambda: SALIENCY(
-                "magnitude", structure="weights", layers=["three"]
+                "magnitude", granularity="weights", layers=["three"]
             ),
             prunable(),
         ),
@@ -463,18 +462,6 @@ TABLE = {
         lambda m: MONITOR(LABELLED, every=0),
         "an integer of at least 1. Received: every=0",
     ),
-    "attack on an unknown group": (
-        lambda m: fit(lambda: ATTACK("three", 0), m),
-        "the name of a unit group: one, out. Received: group='three'",
-    ),
-    "attack on an unknown unit": (
-        lambda m: fit(lambda: ATTACK("one", 4), m),
-        "Group 'one' has 4 units. Received: units=[4]",
-    ),
-    "attack every 0 steps": (
-        lambda m: ATTACK("one", 0, interval=0),
-        "`interval` to be an integer of at least 1. Received: interval=0",
-    ),
     "strength below 0": (
         lambda m: DEMON(strength=-1.0),
         "`strength` to be a finite number of at least 0, or a schedule",
@@ -484,7 +471,7 @@ TABLE = {
         "`noise_variance` to be a finite number of at least 0, or a schedule",
     ),
     "prune_every of 0": (
-        lambda m: DEMON(prune_every=0),
+        lambda m: DEMON(schedule=ka.schedules.EverySteps(0)),
         "`prune_every` to be a number of steps (integer) or a fraction of the",
     ),
     "prune_every beyond the training": (
@@ -500,7 +487,7 @@ TABLE = {
         "above 0 and below 1, or None. Received: target_sparsity=1.0",
     ),
     "unknown sparsity": (
-        lambda m: DEMON(target_sparsity=0.8, sparsity="layers"),
+        lambda m: DEMON(target_sparsity=0.8, sparsity_of="layers"),
         "`sparsity` to be 'weights', 'neurons' or 'flops'",
     ),
     "tolerance below 0": (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -31,3 +33,21 @@ def callbacks_beside(
         if mine and each.params is callback.params:
             found += [member for member in members if member is not callback]
     return found
+
+
+def hide_from_progress(
+    progress: keras.callbacks.ProgbarLogger, hidden: Callable[[str], bool]
+) -> None:
+    """Keeps logs out of Keras' progress line, and only out of that.
+
+    Args:
+        progress: The callback that prints the line.
+        hidden: Tells of the name of a log whether to leave it out.
+    """
+    show = progress.on_epoch_end
+
+    def show_the_rest(epoch: int, logs: Any = None) -> None:
+        left = {k: v for k, v in (logs or {}).items() if not hidden(k)}
+        show(epoch, left)
+
+    progress.on_epoch_end = show_the_rest

@@ -1,15 +1,16 @@
-"""Neuron apoptosis: redundant neurons leave while the model trains."""
+"""Neuron apoptosis: removes redundant neurons while a model trains."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
+import keras
 import numpy as np
 
-from keras_apoptosis.callbacks.scheduled_surgery import ScheduledSurgery
-from keras_apoptosis.graph import Analysis, analyse
-from keras_apoptosis.schedules import Constant, Logarithmic
+from keras_apoptosis.callbacks.outcome import Skip
+from keras_apoptosis.callbacks.pruning_callback import PruningCallback
+from keras_apoptosis.graph import Analysis
+from keras_apoptosis.schedules import Constant, Logarithmic, ValueSchedule
 from keras_apoptosis.selection.candidate import Candidate
 from keras_apoptosis.selection.levels import LEVELS
 from keras_apoptosis.selection.reconstruction import Reconstruction
@@ -17,23 +18,21 @@ from keras_apoptosis.selection.similarity import (
     IncomingSimilarity,
     OutgoingSimilarity,
 )
-from keras_apoptosis.statistics.streaming import lasting
-from keras_apoptosis.surgery import Removal, shrink
-from keras_apoptosis.surgery.plan import parameters_after
-from keras_apoptosis.surgery.report import Report
-from keras_apoptosis.utils.checks import check_choice, check_count, check_share
+from keras_apoptosis.surgery import Removal
+from keras_apoptosis.utils.checks import check_choice, check_count, check_that
 
 
-class NeuronApoptosis(ScheduledSurgery):
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
+class NeuronApoptosis(PruningCallback):
     """Removes redundant neurons and channels while a model trains.
 
     After Siegel, Daily and Vishnu, "Adaptive neuron apoptosis for
     accelerating deep learning on large scale systems". At a quarter of the
     training, and then at logarithmically spaced times, units that others can
-    stand in for are removed; the rest of the training runs on the smaller
-    model, faster.
+    replace are removed. The rest of the training runs on the smaller model,
+    faster.
 
-    Two metrics say which:
+    Two metrics tell which units are redundant:
 
     - `"reconstruction"` (ours) keeps the units whose activations, on a
       sample, best explain what the next layers receive, until the
@@ -41,9 +40,9 @@ class NeuronApoptosis(ScheduledSurgery):
       by least squares.
     - `"weights"` (the paper's, section V) merges units whose incoming
       weights are nearly parallel: `‖v₂ − α v₁‖ < ‖v₂‖ / factor`. With usual
-      initial weights next to nothing is, as weights of standard deviation
-      0.05 drown what training adds; it wants small initial weights (a
-      standard deviation of 0.001) and L2 regularization (1e-3).
+      initial weights almost nothing merges, since weights of standard
+      deviation 0.05 outweigh what training adds; it needs small initial
+      weights (a standard deviation of 0.001) and L2 regularization (1e-3).
 
     Args:
         level: How aggressive: `"very_conservative"`, `"conservative"`,
@@ -53,37 +52,37 @@ class NeuronApoptosis(ScheduledSurgery):
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader` or a
             generator of batches (of which `samples` are kept). Callbacks do
             not see the data of `fit`, so it has to be given; 4,000 samples
-            will do.
-        factor: Instead of a level, for `"weights"`: float > 1, or a schedule
-            such as `ka.schedules.LinearDegree(2.0, 1.5)`.
+            are enough.
+        factor: Instead of a level, for `"weights"`: float above 1, or a
+            schedule such as `ka.schedules.LinearDegree(2.0, 1.5)`.
         tolerance: Instead of a level, for `"reconstruction"`: float between
             0 and 1, or a schedule.
-        schedule: When. Defaults to `ka.schedules.Logarithmic()`.
+        schedule: When to prune. Defaults to `ka.schedules.Logarithmic()`.
         synapses: `"incoming"`, or `"outgoing"` for sigmoid units (section
             IV-E, proposition 1.2). Only for `"weights"`.
-        layers: Names of layers or groups to which it is limited.
-        exclude: Names of layers or groups to leave alone.
-        min_units: How many units every group keeps.
-        round_to: Widths stay multiples of this, such as 8, which hardware
-            may like better.
-        min_gain: Float from 0 to 1. An event that would remove less than
-            this share of the parameters is skipped: it is not worth the
-            retrace of the training step.
-        samples: How many samples of `data` to use at most.
-        batch_size: How many of them to run at once.
-        total_epochs: Epochs of the whole training, where it is spread over
+        layers: Limits pruning to some groups or layers; see
+            `PruningCallback`.
+        exclude: Groups or layers to leave as they are.
+        min_units: Integer of at least 1: how many units every group keeps.
+        round_to: Integer of at least 1: the number of kept units is rounded
+            up to a multiple of it, such as 8, which hardware may prefer.
+        min_gain: Number from 0 to below 1: an event that would remove less
+            than this share of the parameters is skipped.
+        samples: Integer of at least 1: how many samples of `data` to use.
+        batch_size: Integer of at least 1: how many of them to run at once.
+        total_epochs: Epochs of the whole training, if it is spread over
             several calls of `fit`.
-        seed: Seed of the criterion's random projection.
-        verbose: Whether to print what events did; `"auto"` follows `fit`.
+        seed: Integer, the seed of the criterion's random projection.
+        verbose: 0, 1, 2 or `"auto"`; see `PruningCallback`.
 
     Attributes:
-        history: A list with one `Event` for each event so far. `fit`'s own
-            logs get `parameters`, `units/<group>`, and in epochs with an
-            event `neuron_apoptosis_seconds` and `neuron_apoptosis_residual`.
+        history: A list with one `Event` for each event so far. `fit`'s logs
+            get `parameters`, `units/<group>`, `neuron_apoptosis_seconds` and
+            `neuron_apoptosis_residual`, the largest of the epoch.
 
     Raises:
-        ValueError: If an argument is out of range, or, when training begins,
-            if the model has no unit that may leave.
+        ValueError: If an argument is out of range or, when training begins,
+            if the model has no unit that can be pruned.
 
     Example:
 
@@ -112,8 +111,8 @@ class NeuronApoptosis(ScheduledSurgery):
         tolerance: Any = None,
         schedule: Any = None,
         synapses: str = "incoming",
-        layers: Iterable[str] | None = None,
-        exclude: Iterable[str] = (),
+        layers: Any = None,
+        exclude: Any = (),
         min_units: int = 1,
         round_to: int = 1,
         min_gain: float = 0.1,
@@ -121,23 +120,31 @@ class NeuronApoptosis(ScheduledSurgery):
         batch_size: int = 512,
         total_epochs: int | None = None,
         seed: int = 0,
-        verbose: bool | str = "auto",
+        verbose: bool | int | str = "auto",
     ):
         super().__init__(
             Logarithmic() if schedule is None else schedule,
             layers=layers,
             exclude=exclude,
+            min_units=min_units,
+            round_to=round_to,
+            min_gain=min_gain,
             total_epochs=total_epochs,
             verbose=verbose,
         )
         check_choice("level", level, LEVELS)
         check_choice("metric", metric, ("reconstruction", "weights"))
         check_choice("synapses", synapses, ("incoming", "outgoing"))
-        check_count("min_units", min_units)
-        check_count("round_to", round_to)
-        check_share("min_gain", min_gain)
-        self.metric = metric
-        self.min_gain = min_gain
+        check_count("samples", samples)
+        check_count("batch_size", batch_size)
+        check_count("seed", seed, least=0)
+        check_that(
+            "schedule",
+            schedule,
+            self.schedule.sparsity_at(0) is None,
+            "one that only says when, since `level`, `tolerance` or `factor` "
+            "say how much",
+        )
         if metric == "reconstruction":
             if data is None:
                 raise ValueError(
@@ -152,16 +159,8 @@ class NeuronApoptosis(ScheduledSurgery):
                     f"'reconstruction' takes `tolerance`. Received: {factor=}"
                     f", {synapses=}"
                 )
-            self.degree = _degree(
+            self._degree = _degree(
                 "tolerance", tolerance, LEVELS[level].tolerance, 0.0, 1.0
-            )
-            self.criterion = Reconstruction(
-                lasting(data, samples),
-                samples,
-                batch_size,
-                min_units,
-                round_to,
-                seed,
             )
         else:
             if tolerance is not None:
@@ -169,70 +168,77 @@ class NeuronApoptosis(ScheduledSurgery):
                     "`tolerance` belongs to `metric='reconstruction'`; "
                     f"'weights' takes `factor`. Received: {tolerance=}"
                 )
-            self.degree = _degree(
+            self._degree = _degree(
                 "factor", factor, LEVELS[level].factor, 1.0, np.inf
             )
-            rule = (
-                IncomingSimilarity
-                if synapses == "incoming"
-                else OutgoingSimilarity
+        self.level = level
+        self.metric = metric
+        self.data = self.keep(data, samples)
+        self.factor = factor
+        self.tolerance = tolerance
+        self.synapses = synapses
+        self.samples = samples
+        self.batch_size = batch_size
+        self.seed = seed
+
+    @property
+    def criterion(self) -> Any:
+        """The rule that chooses the units."""
+        if self.metric == "reconstruction":
+            return Reconstruction(
+                self.data,
+                self.samples,
+                self.batch_size,
+                self.min_units,
+                self.round_to,
+                self.seed,
             )
-            self.criterion = rule(min_units, round_to)
+        if self.synapses == "incoming":
+            return IncomingSimilarity(self.min_units, self.round_to)
+        return OutgoingSimilarity(self.min_units, self.round_to)
 
-    def degree_at(self, event: int, events: int, progress: float) -> float:
-        return self.degree(event / (events - 1) if events > 1 else 0.0)
+    def amount_at(self, event: int, progress: float) -> float:
+        events = len(self._trigger.times)
+        position = event / (events - 1) if events > 1 else 0.0
+        return self._degree(progress if not events else position)
 
-    def operate(self, degree: float) -> tuple[Report | None, str]:
-        analysis = analyse(self.model)
-        numbers = [number for number, _ in self.numbered_groups()]
-        draft, reasons = self._draft(analysis, numbers, degree)
-        before = self.model.count_params()
-        if not draft:
-            return None, "; ".join(reasons)
-        after = parameters_after(analysis, _removal(analysis, draft))
-        gain = 1 - after / before
-        if gain < self.min_gain:
-            return None, (
-                f"it would remove {gain:.1%} of the parameters, less than "
-                f"min_gain={self.min_gain:.0%}"
-            )
-        return self._carry_out(analysis, draft), ""
-
-    def _draft(
-        self, analysis: Analysis, numbers: list[int], degree: float
-    ) -> tuple[dict[int, Candidate], list[str]]:
-        """What would go by the model as it is, and why groups lose nothing."""
-        measured = self.criterion.measure(analysis, numbers)
-        found, reasons = {}, []
+    def prune(self, analysis: Analysis, amount: float) -> Removal | Skip:
+        criterion = self.criterion
+        numbers = [number for number, _ in self.numbered_groups(analysis)]
+        measured = criterion.measure(analysis, numbers)
+        found: dict[int, Candidate] = {}
+        reasons = []
         for number in numbers:
-            candidate = self.criterion.choose(
-                analysis, number, degree, measured
-            )
+            candidate = criterion.choose(analysis, number, amount, measured)
             if candidate.removed.size:
                 found[number] = candidate
             else:
                 name = analysis.groups[number].name
                 reasons.append(f"'{name}': {candidate.reason}")
-        return found, reasons
+        if not found:
+            return Skip("; ".join(reasons))
+        return _removal(analysis, found)
 
-    def _carry_out(
-        self, analysis: Analysis, draft: dict[int, Candidate]
-    ) -> Report:
-        if not self.criterion.one_by_one:
-            return shrink(self.model, _removal(analysis, draft))
-        reports: list[Report] = []
-        for number, candidate in draft.items():
-            if reports:  # What groups before it changed, it has to see.
-                analysis = analyse(self.model)
-                candidate = self.criterion.refit(analysis, number, candidate)
-            removal = _removal(analysis, {number: candidate})
-            reports.append(shrink(self.model, removal))
-        return Report(
-            groups=tuple(g for report in reports for g in report.groups),
-            parameters_before=reports[0].parameters_before,
-            parameters_after=reports[-1].parameters_after,
-            notes=tuple(n for report in reports for n in report.notes),
-        )
+    @property
+    def refits(self) -> bool:
+        return self.metric == "reconstruction"
+
+    def refit(self, analysis: Analysis, removal: Removal) -> Removal:
+        # The fit of a group has to see what the groups before it changed.
+        (name,) = removal
+        names = [group.name for group in analysis.groups]
+        number = names.index(name)
+        candidate = Candidate(removal[name], {})
+        fitted = self.criterion.refit(analysis, number, candidate)
+        return _removal(analysis, {number: fitted})
+
+    def measures(self, analysis: Analysis) -> dict[str, float]:
+        residuals = [0.0]
+        for event in self.history[::-1]:
+            if event.epoch != self._progress.epoch - 1:
+                break
+            residuals += event.residuals.values()
+        return {"neuron_apoptosis_residual": max(residuals)}
 
 
 def _removal(analysis: Analysis, candidates: dict[int, Candidate]) -> Removal:
@@ -245,15 +251,17 @@ def _removal(analysis: Analysis, candidates: dict[int, Candidate]) -> Removal:
 
 def _degree(
     name: str, given: Any, level: float, low: float, high: float
-) -> Any:
-    """A schedule of the degree: what is given, or the level's constant."""
+) -> ValueSchedule:
+    """Returns a schedule: the one that is given, or a constant."""
     if given is None:
         return Constant(level)
-    if callable(given):
+    if isinstance(given, ValueSchedule):
         return given
-    if not isinstance(given, (int, float)) or not low < given < high:
-        raise ValueError(
-            f"Expected `{name}` to be a number above {low:g} and below "
-            f"{high:g}, or a schedule. Received: {name}={given}"
-        )
+    number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    check_that(
+        name,
+        given,
+        number and low < given < high,
+        f"a number above {low:g} and below {high:g}, or a schedule",
+    )
     return Constant(float(given))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import keras
+
 from keras_apoptosis import backend
 from keras_apoptosis.accounting import flops, parameters
 from keras_apoptosis.backend.callbacks import (
@@ -153,10 +155,13 @@ class PruningCallback(keras.callbacks.Callback):
         self._clock = StepClock()
         self._seconds = 0.0  # Spent in the present epoch.
         self._events_before = 0  # The present `fit`.
+        self._logged: set[str] = set()
 
     # What a method overrides.
 
-    def prune(self, analysis: Analysis, amount: float) -> Removal | Masks | Skip:
+    def prune(
+        self, analysis: Analysis, amount: float
+    ) -> Removal | Masks | Skip:
         """Decides what to prune at an event.
 
         Args:
@@ -197,21 +202,25 @@ class PruningCallback(keras.callbacks.Callback):
     def end(self) -> None:
         """Cleans up after a call of `fit`."""
 
-    def refit(self, analysis: Analysis, removal: Removal) -> Removal | None:
-        """Fits a part of a removal to the model, after other parts of it.
+    @property
+    def refits(self) -> bool:
+        """Whether groups are pruned one by one, each fitted by `refit`."""
+        return False
 
-        A method whose replacements of one group depend on what was done to
-        the groups before returns the removal of the group as it has become.
+    def refit(self, analysis: Analysis, removal: Removal) -> Removal:
+        """Fits the removal of one group to what the model has become.
+
+        Only called if `refits`, for all groups but the first.
 
         Args:
             analysis: The model's unit groups as they are now.
-            removal: The removal of one group.
+            removal: The removal of one group, fitted to the model as it was
+                before the event.
 
         Returns:
-            The removal to apply instead; `None`, as by default, to apply all
-            groups at once.
+            The removal to apply instead.
         """
-        return None
+        return removal
 
     def is_worth_it(self, gain: float) -> bool:
         """Tells whether a removal is worth tracing the step anew.
@@ -245,7 +254,9 @@ class PruningCallback(keras.callbacks.Callback):
         """
         return [group for _, group in self.numbered_groups(analysis)]
 
-    def numbered_groups(self, analysis: Analysis) -> list[tuple[int, UnitGroup]]:
+    def numbered_groups(
+        self, analysis: Analysis
+    ) -> list[tuple[int, UnitGroup]]:
         """Returns the groups that may be pruned, with their indices."""
         chosen = [
             (number, group)
@@ -318,7 +329,7 @@ class PruningCallback(keras.callbacks.Callback):
         """
         given = {key: from_config(value) for key, value in config.items()}
         given.update(arguments)
-        if "data" not in given and "data" in cls.__init__.__annotations__:
+        if "data" not in given and "data" in inspect.signature(cls).parameters:
             given["data"] = MissingData()
         return cls(**given)
 
@@ -351,7 +362,7 @@ class PruningCallback(keras.callbacks.Callback):
                 "`from_config(config, data=...)`. Received: no data"
             )
         check_conflicts(self, self.conflicts)
-        collectives.check_launched()
+        collectives.together()  # Raises if processes are not connected.
         over = backend.distribution_of(self.model)
         if over is not None:
             raise ValueError(
@@ -391,10 +402,12 @@ class PruningCallback(keras.callbacks.Callback):
         self._progress.end_epoch()
         self._fire(self._trigger.due(self.model))
         if logs is not None:
-            logs.update(self._logs())
+            found = self._logs()
+            self._logged = set(found)
+            logs.update(found)
 
     def on_train_end(self, logs: Any = None) -> None:
-        if self.model.stop_training:
+        if self.model.stop_training and not self.waits_for_epoch:
             self._fire(self._trigger.due_at_end())
         self._tell_if_idle()
         self.end()
@@ -410,13 +423,7 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _is_hidden(self, key: str) -> bool:
         """Tells whether the progress line leaves out a key of the logs."""
-        mine = key.startswith("units/") or key in self._hidden_keys()
-        return mine and key not in self.shown
-
-    def _hidden_keys(self) -> set[str]:
-        return set(self._logs()) if self._keys is None else self._keys
-
-    _keys: set[str] | None = None
+        return key in self._logged and key not in self.shown
 
     def _fire(self, event: int | None) -> None:
         if event is None:
@@ -443,6 +450,8 @@ class PruningCallback(keras.callbacks.Callback):
             saving = self._clock.saving(share, left)
             self._clock.retrace()
         after = {g.name: g.size for g in analyse(self.model).groups}
+        details = self.details()
+        notes = details.pop("notes", ())
         found = Event(
             epoch=self._progress.epoch - (not self._progress.step),
             step=self._progress.step,
@@ -460,8 +469,8 @@ class PruningCallback(keras.callbacks.Callback):
             },
             skipped=outcome.reason if isinstance(outcome, Skip) else "",
             saving=saving,
-            notes=report.notes if report else (),
-            **self.details(),
+            notes=(*(report.notes if report else ()), *notes),
+            **details,
         )
         self.history.append(found)
         if self.loudness > bool(found.skipped):
@@ -485,16 +494,12 @@ class PruningCallback(keras.callbacks.Callback):
             mask_weights(self.model, outcome)
         if not isinstance(outcome, Removal):
             return None
+        if not self.refits:
+            return shrink(self.model, outcome)
         reports: list[Report] = []
-        for number, part in enumerate(outcome.parts()):
-            if number:
-                analysis = analyse(self.model)
-                refitted = self.refit(analysis, part)
-                if refitted is None:
-                    break
-                part = refitted
-            elif len(outcome) > 1 and self.refit(analysis, part) is None:
-                return shrink(self.model, outcome)
+        for part in outcome.parts():
+            if reports:
+                part = self.refit(analyse(self.model), part)
             reports.append(shrink(self.model, part))
         return Report(
             groups=tuple(g for report in reports for g in report.groups),
@@ -522,13 +527,16 @@ class PruningCallback(keras.callbacks.Callback):
                 "earlier (`schedule`).",
                 stacklevel=2,
             )
-        elif events and all(event.skipped for event in events):
-            if self.loudness == 1:
-                print(
-                    f"\n{name} pruned nothing in {len(events)} events. The "
-                    f"last {events[-1]}",
-                    flush=True,
-                )
+        elif (
+            self.loudness == 1
+            and events
+            and all(event.skipped for event in events)
+        ):
+            print(
+                f"\n{name} pruned nothing in {len(events)} events; the last "
+                f"{events[-1]}",
+                flush=True,
+            )
 
 
 def _names(group: UnitGroup) -> set[str]:

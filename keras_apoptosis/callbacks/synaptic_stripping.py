@@ -1,73 +1,53 @@
-"""Synaptic stripping: dead neurons come back to life while a model trains."""
+"""Synaptic stripping: revives dead neurons while a model trains."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import numbers
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_apoptosis.accounting.capacity import Capacity, capacity
+from keras_apoptosis.callbacks.conflicts import BACKUP, BEST_WEIGHTS
+from keras_apoptosis.callbacks.outcome import Masks, Skip
+from keras_apoptosis.callbacks.pruning_callback import PruningCallback
+from keras_apoptosis.callbacks.unit_watch import UnitWatch
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.layers.weight_mask import WeightMask
-from keras_apoptosis.schedules import Constant, EventSchedule, EveryEpoch
-from keras_apoptosis.selection.stripping import strip_weights
-from keras_apoptosis.statistics.rectified_layers import (
+from keras_apoptosis.schedules import Constant, EveryEpoch, ValueSchedule
+from keras_apoptosis.selection.rectified_layers import (
     Rectified,
     rectified_layers,
 )
-from keras_apoptosis.training.activation_recorder import ActivationRecorder
-from keras_apoptosis.training.masking import (
-    check_maskable,
-    mask_of,
-    mask_weights,
-)
-from keras_apoptosis.training.progress import TrainingProgress
-from keras_apoptosis.training.settling_trigger import agenda_of
-from keras_apoptosis.utils.checks import check_size
+from keras_apoptosis.selection.stripping import strip_weights
+from keras_apoptosis.training.masking import check_maskable, mask_of
+from keras_apoptosis.training.tracking import start_tracking
+from keras_apoptosis.utils.checks import check_count, check_size, check_that
+from keras_apoptosis.utils.names import select
 
 
-@dataclasses.dataclass(frozen=True)
-class Stripping:
-    """What one event of `SynapticStripping` did.
-
-    Args:
-        epoch: Epoch of the whole training at whose end it fired, counted
-            from 0.
-        share: Share of the remaining weights that each dead unit lost.
-        dead: For each layer, by path, how many of its units were dead.
-        stripped: For each layer, by path, how many weights were masked.
-    """
-
-    epoch: int
-    share: float
-    dead: Mapping[str, int]
-    stripped: Mapping[str, int]
-
-
-class SynapticStripping(keras.callbacks.Callback):
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
+class SynapticStripping(PruningCallback):
     """Masks weights of dead neurons while a model trains, to revive them.
 
     After Whitaker and Whitley, "Synaptic stripping: how pruning can bring
     dead neurons back to life". At the end of an epoch a unit behind a ReLU is
     dead if its activations over the validation data add up to zero (section
     III-B). The most negative 10 % of the weights that it has left are then
-    masked (section III-C), which raises what its ReLU receives, until it is
+    masked (section III-C), which raises the input of its ReLU, until it is
     active again. Masks stay, and are saved with the model.
 
-    The layers must be Prunable, for the masks, and keep statistics: the pass
-    over the validation data that `fit` makes anyway then tells which units
-    are dead. `ka.make_prunable(model, track_statistics=True)` makes them so.
-    With `share=0` nothing is masked and units are only counted; plain layers
-    will do then, with `data`.
+    The layers must be Prunable, for the masks: `ka.make_prunable(model)`
+    makes them so. The pass over the validation data that `fit` makes anyway
+    tells which units are dead. With `share=0` nothing is masked and units are
+    only counted; plain layers are enough then, with `data`.
 
-    Units that stay dead can leave after the training:
+    Units that stay dead can be removed after the training:
 
     ```python
     ka.shrink(model, ka.selection.dead_units(model, x_val))
@@ -79,44 +59,48 @@ class SynapticStripping(keras.callbacks.Callback):
             to the nearest number, but at least one weight and never the last:
             a number from 0 to below 1, or a schedule such as
             `ka.schedules.LinearDegree(0.2, 0.05)`.
-        schedule: When, always at the end of an epoch. Defaults to
+        schedule: When to mask, always at the end of an epoch. Defaults to
             `ka.schedules.EveryEpoch()`; `EveryEpoch(2)` takes every other.
-            The amounts of `ka.schedules.AtEpochs` stand in for `share`.
+            The numbers of `ka.schedules.AtEpochs` are used instead of
+            `share`.
         data: Where units are judged: `"validation"`, the pass over the
             validation data of `fit`; `"training"`, all batches of the epoch,
             as the weights change; or data of its own, for one more pass each
             epoch: arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a
-            `DataLoader`. Never the data on which the model is judged in the
-            end.
-        threshold: Number, at least 0. A unit counts as dead if its
-            activations add up to no more than that; above 0 that takes
-            "mostly dead" units in.
+            `DataLoader`. Do not use the data on which the model is judged in
+            the end.
+        threshold: Number of at least 0. A unit counts as dead if its
+            activations add up to no more than that; above 0 that includes
+            units that are mostly dead.
         convolutions: Whether to strip convolutions as well. The paper does
             not (section III-A): a weight of a filter serves all positions of
             a feature map, so that masking it changes them all.
-        layers: Names of layers to which it is limited.
-        exclude: Names of layers to leave alone.
-        batch_size: How many samples of `data` to run at once.
-        total_epochs: Epochs of the whole training, where it is spread over
+        layers: Limits stripping to some layers: a name, a layer, a pattern
+            or a list of those.
+        exclude: Layers to leave as they are.
+        batch_size: Integer of at least 1: how many samples of `data` to run
+            at once.
+        total_epochs: Epochs of the whole training, if it is spread over
             several calls of `fit`.
+        verbose: 0, 1, 2 or `"auto"`; see `PruningCallback`.
 
     Attributes:
         dead: For each layer, by path, which of its units were dead when last
             judged: boolean, shape `(units,)`.
-        history: A list with one `Stripping` for each event so far. `fit`'s
-            own logs get, for each epoch in which units were judged,
-            `dead_units` (a number), `active_parameters` (the share of all
+        history: A list with one `Event` for each event so far. `fit`'s logs
+            get `dead_units` (a number), `active_parameters` (the share of all
             parameters that are neither pruned nor attached to a dead unit,
             section III-D), both again for each layer, as
-            `dead_units/<layer>`, and `synaptic_stripping_seconds`, the
-            callback's own time. Callbacks that write logs, such as
-            `CSVLogger`, must come after this one in the list.
+            `dead_units/<layer>`, `parameters`, `units/<group>` and
+            `synaptic_stripping_seconds`, the callback's own time. In epochs
+            without a pass over validation data the numbers are those of the
+            last one, or NaN before the first.
 
     Raises:
         ValueError: If an argument is out of range; when training begins, if
-            the model has no layer to strip, or layers that cannot be masked
-            or keep no statistics; or when an epoch that is due ends without
-            a pass over validation data.
+            the model has no layer to strip or layers that cannot be masked;
+            or when an epoch that is due ends without a pass over validation
+            data.
 
     Example:
 
@@ -127,7 +111,7 @@ class SynapticStripping(keras.callbacks.Callback):
     ...     keras.layers.Dense(1),
     ... ])
     >>> _ = model.layers[0].bias.assign(np.repeat([-9.0, 0.0], 32))
-    >>> model = ka.make_prunable(model, track_statistics=True)
+    >>> model = ka.make_prunable(model)
     >>> model.compile("adam", "mse")
     >>> history = model.fit(
     ...     x, x[:, :1], validation_split=0.1, epochs=2, verbose=0,
@@ -140,6 +124,13 @@ class SynapticStripping(keras.callbacks.Callback):
     (4, 8)
     """
 
+    waits_for_epoch = True
+    shown = ("dead_units",)
+    transient: ClassVar[Mapping[str, Any]] = {
+        **PruningCallback.transient,
+        "_watch": lambda: None,
+    }
+
     def __init__(
         self,
         share: Any = 0.1,
@@ -148,65 +139,67 @@ class SynapticStripping(keras.callbacks.Callback):
         data: Any = "validation",
         threshold: float = 0.0,
         convolutions: bool = False,
-        layers: Iterable[str] | None = None,
-        exclude: Iterable[str] = (),
+        layers: Any = None,
+        exclude: Any = (),
         batch_size: int = 512,
         total_epochs: int | None = None,
+        verbose: bool | int | str = "auto",
     ):
-        super().__init__()
-        fixed = isinstance(share, numbers.Real)
-        if not (callable(share) or (fixed and 0 <= share < 1)):
-            raise ValueError(
-                "Expected `share` to be a number from 0 to below 1, or a "
-                f"schedule. Received: share={share}"
-            )
-        schedule = EveryEpoch() if schedule is None else schedule
-        if not isinstance(schedule, EventSchedule):
-            raise ValueError(
-                "Expected `schedule` to be one of `ka.schedules` that fires "
-                f"events, such as `EveryEpoch(2)`. Received: {schedule=}"
-            )
+        super().__init__(
+            EveryEpoch() if schedule is None else schedule,
+            layers=layers,
+            exclude=exclude,
+            total_epochs=total_epochs,
+            verbose=verbose,
+        )
+        fixed = isinstance(share, numbers.Real) and 0 <= share < 1
+        check_that(
+            "share",
+            share,
+            fixed or isinstance(share, ValueSchedule),
+            "a number from 0 to below 1, or a schedule",
+        )
         check_size("threshold", threshold)
-        self.share = share if callable(share) else Constant(float(share))
-        self.schedule = schedule
+        check_count("batch_size", batch_size)
+        self.share = share
+        self.data = data
         self.threshold = threshold
         self.convolutions = convolutions
-        self.layers = None if layers is None else tuple(layers)
-        self.exclude = tuple(exclude)
+        self.batch_size = batch_size
         self.dead: dict[str, np.ndarray] = {}
-        self.history: list[Stripping] = []
-        self._only_counts = self.share == Constant(0.0)
-        self._progress = TrainingProgress(total_epochs)
-        self._agenda = agenda_of(schedule, self._progress, lambda: self.model)
-        self._watch = ActivationRecorder(data, batch_size)
-        self._seconds = 0.0
+        self._degree = Constant(float(share)) if fixed else share
+        self._watch: UnitWatch | None = UnitWatch(data, batch_size)
+        self._capacities: dict[str, Capacity] = {}
+        self._judged = False  # In the present epoch.
+        self._masked: dict[str, int] = {}  # At the present event.
 
     def get_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; see `ka.callbacks.Checkpoint`."""
-        return {
-            "agenda": self._agenda.get_state(),
-            "dead": dict(self.dead),
-            "history": [dataclasses.asdict(event) for event in self.history],
-        }
+        return {**super().get_state(), "dead": dict(self.dead)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from what `get_state` gave."""
-        self._agenda.set_state(state["agenda"])
+        super().set_state(state)
         self.dead = state["dead"]
-        self.history = [Stripping(**event) for event in state["history"]]
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        layers = self._chosen(analyse(self.model))
+    @property
+    def conflicts(self) -> tuple[str, ...]:
+        # Sizes stay, so that the best model may be one of before a mask.
+        return (BEST_WEIGHTS, BACKUP)
+
+    def begin(self, analysis: Analysis) -> None:
+        layers = self._chosen(analysis)
         if not self._only_counts:
             self._check(layers)
+        if isinstance(self.data, str):
+            start_tracking(self.model, [each.judge for each in layers])
+        self._watch = UnitWatch(self.data, self.batch_size)
         self._watch.begin_fit(layers)
-        self._progress.begin_fit(self.params)
-        self._agenda.begin_fit()
+
+    def end(self) -> None:
+        if self._watch is not None:
+            self._watch.end_fit()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._progress.begin_epoch(epoch)
-        self._agenda.begin_epoch()
-        self._seconds = 0.0
+        super().on_epoch_begin(epoch, logs)
         with self._timed():
             self._watch.begin_epoch()
 
@@ -219,82 +212,93 @@ class SynapticStripping(keras.callbacks.Callback):
             self._watch.end_test()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._progress.end_epoch()
-        event = self._agenda.due()
         with self._timed():
-            found = self._judge_and_strip(epoch, event)
-        if logs is not None and found:
-            logs.update(found)
-            logs["synaptic_stripping_seconds"] = self._seconds
+            self._judge()
+        super().on_epoch_end(epoch, logs)
 
-    def on_train_end(self, logs: Any = None) -> None:
-        self._watch.end_fit()
+    def amount_at(self, event: int, progress: float) -> float:
+        share = self.schedule.sparsity_at(event)
+        if share is not None:
+            return share
+        events = len(self._trigger.times)
+        position = event / (events - 1) if events > 1 else 0.0
+        return float(self._degree(position))
 
-    def _judge_and_strip(
-        self, epoch: int, event: int | None
-    ) -> dict[str, float]:
-        """The measures of this epoch, for the logs."""
-        analysis = analyse(self.model)
-        layers = self._chosen(analysis)
-        totals = self._watch.end_epoch(analysis, layers)
-        if totals is None:
-            if event is None:
-                return {}
+    def prune(self, analysis: Analysis, amount: float) -> Masks | Skip:
+        if not self._judged:
             raise ValueError(
                 "Stripping is due, but `fit` made no pass over validation "
                 "data in this epoch. Give it `validation_data` (with a "
                 "`validation_freq` of 2 use `schedule=EveryEpoch(2)`), or "
                 "judge units with `data='training'` or data of your own. "
-                f"Received: data='validation' and no validation, {epoch=}"
+                "Received: data='validation' and no validation in epoch "
+                f"{self._progress.epoch}"
             )
-        self.dead = {path: t <= self.threshold for path, t in totals.items()}
-        if event is not None and not self._only_counts:
-            self._strip(layers, self._share_at(event))
-        return _measures(self.dead, capacity(analysis, self.dead))
-
-    def _share_at(self, event: int) -> float:
-        amount = self.schedule.amount(event)
-        if amount is not None:
-            return amount
-        last = len(self._agenda.times) - 1
-        return float(self.share(event / last if last else 0.0))
-
-    def _strip(self, layers: list[Rectified], share: float) -> None:
+        self._masked = dict.fromkeys(self.dead, 0)
         masks: dict[WeightMask, np.ndarray] = {}
-        stripped = dict.fromkeys(self.dead, 0)
-        for each in layers:
+        for each in [] if self._only_counts else self._chosen(analysis):
             units = np.flatnonzero(self.dead[each.path])
-            if not units.size or share <= 0:
+            if not units.size or amount <= 0:
                 continue
             kernel = ops.convert_to_numpy(each.layer.kernel)
             old = mask_of(each.layer)
-            new = strip_weights(kernel, old, units, share, each.rule.unit_axis)
-            stripped[each.path] = int(old.sum() - new.sum())
-            if stripped[each.path]:
+            new = strip_weights(kernel, old, units, amount, each.rule.unit_axis)
+            self._masked[each.path] = int(old.sum() - new.sum())
+            if self._masked[each.path]:
                 masks[each.layer] = new
         if masks:
-            mask_weights(self.model, masks)
-        counts = {path: int(each.sum()) for path, each in self.dead.items()}
-        done = self._progress.epoch - 1
-        self.history.append(Stripping(done, share, counts, stripped))
+            return Masks(masks)
+        dead = sum(int(which.sum()) for which in self.dead.values())
+        return Skip(f"{dead} units are dead, and none has weights to spare")
+
+    def details(self) -> dict[str, Any]:
+        return {
+            "dead": {path: int(w.sum()) for path, w in self.dead.items()},
+            "stripped": dict(self._masked),
+        }
+
+    def measures(self, analysis: Analysis) -> dict[str, float]:
+        if self._judged:
+            self._capacities = capacity(analysis, self.dead)
+        paths = [each.path for each in self._chosen(analysis)]
+        known = all(path in self._capacities for path in paths)
+        found = {"dead_units": np.nan, "active_parameters": np.nan}
+        if known:
+            every = self._capacities.values()
+            found["dead_units"] = sum(int(self.dead[p].sum()) for p in paths)
+            found["active_parameters"] = sum(every, Capacity(0, 0)).share
+        for path in paths:
+            found[f"dead_units/{path}"] = (
+                int(self.dead[path].sum()) if known else np.nan
+            )
+            found[f"active_parameters/{path}"] = (
+                self._capacities[path].share if known else np.nan
+            )
+        return found
+
+    @property
+    def _only_counts(self) -> bool:
+        return self._degree == Constant(0.0)
+
+    def _judge(self) -> None:
+        analysis = analyse(self.model)
+        totals = self._watch.end_epoch(analysis, self._chosen(analysis))
+        self._judged = totals is not None
+        if totals is not None:
+            self.dead = {
+                path: total <= self.threshold for path, total in totals.items()
+            }
 
     def _chosen(self, analysis: Analysis) -> list[Rectified]:
-        """The layers whose units are judged."""
-        every = rectified_layers(analysis.graph, self.convolutions)
-        names = {name for each in every for name in _names(each)}
-        for name in (*(self.layers or ()), *self.exclude):
-            if name not in names:
-                raise ValueError(
-                    "Expected names of layers whose units a ReLU follows: "
-                    f"{', '.join(e.path for e in every) or '(none)'}. "
-                    f"Received: '{name}'"
-                )
-        chosen = [
-            each
-            for each in every
-            if (self.layers is None or _names(each) & {*self.layers})
-            and not _names(each) & {*self.exclude}
-        ]
+        """Returns the layers whose units are judged."""
+        chosen = select(
+            rectified_layers(analysis.graph, self.convolutions),
+            lambda each: {each.path, each.layer.name},
+            self.layers,
+            self.exclude,
+            "layers whose units a ReLU follows",
+            layers_of=lambda each: [each.layer],
+        )
         if not chosen:
             kind = "dense layer"
             if self.convolutions:
@@ -307,15 +311,14 @@ class SynapticStripping(keras.callbacks.Callback):
         return chosen
 
     def _check(self, layers: list[Rectified]) -> None:
-        """Complains before the training, and before anything changes."""
+        """Raises if a layer cannot be masked, before anything changes."""
         for each in layers:
             if not isinstance(each.layer, WeightMask):
                 raise ValueError(
                     "Weights can be masked in Prunable layers only. Convert "
-                    "the model by `ka.make_prunable(model, "
-                    "track_statistics=True)`, or leave the layer out by "
-                    "`exclude`; `share=0` counts dead units and masks "
-                    f"nothing. Received: {type(each.layer).__name__} "
+                    "the model by `ka.make_prunable(model)`, or leave the "
+                    "layer out by `exclude`; `share=0` counts dead units and "
+                    f"masks nothing. Received: {type(each.layer).__name__} "
                     f"'{each.path}'"
                 )
         check_maskable(self.model, {each.path: each.layer for each in layers})
@@ -325,22 +328,3 @@ class SynapticStripping(keras.callbacks.Callback):
         start = time.perf_counter()
         yield
         self._seconds += time.perf_counter() - start
-
-
-def _names(layer: Rectified) -> set[str]:
-    return {layer.path, layer.layer.name}
-
-
-def _measures(
-    dead: Mapping[str, np.ndarray], capacities: Mapping[str, Capacity]
-) -> dict[str, float]:
-    """Dead units and active parameters, whole and by layer, for the logs."""
-    whole = sum(capacities.values(), Capacity(0, 0))
-    found: dict[str, float] = {
-        "dead_units": sum(int(each.sum()) for each in dead.values()),
-        "active_parameters": whole.share,
-    }
-    for path, each in dead.items():
-        found[f"dead_units/{path}"] = int(each.sum())
-        found[f"active_parameters/{path}"] = capacities[path].share
-    return found

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import activations, ops
 
-from keras_apoptosis.backend import unlocked
+from keras_apoptosis.backend import build_shapes, unlocked
 from keras_apoptosis.layers.mixin import LayerMixin
 from keras_apoptosis.layers.unit_statistics import UnitStatistics
 from keras_apoptosis.utils.checks import check_size
@@ -107,6 +107,16 @@ class ActivationStatistics(LayerMixin):
         super().build(input_shape)
         if not self.track_statistics:
             return
+        self._add_statistics(input_shape)
+
+    def start_tracking(self) -> None:
+        """Keeps statistics from now on, if the layer does not yet."""
+        if not self.track_statistics:
+            self.track_statistics = True
+            if self.built:
+                self._add_statistics(build_shapes(self)["input_shape"])
+
+    def _add_statistics(self, input_shape: Any) -> None:
         units = self._number_of_units(input_shape)
         with unlocked(self):
             self.statistics_count = self._add_statistic("count", ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ class Replacement:
         )
 
 
-class Removal:
+class Removal(Mapping[str, np.ndarray]):
     """Units that leave a model, and what replaces them.
 
     Args:
@@ -110,7 +110,7 @@ class Removal:
                     order[name]
                 )
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._removed)
 
     def __len__(self) -> int:
@@ -127,6 +127,18 @@ class Removal:
     def points(self, group: str) -> list[str]:
         """Observation points that have a replacement of their own."""
         return [p for p in self._replacements.get(group, {}) if p is not None]
+
+    def parts(self) -> list[Removal]:
+        """Returns one removal for each group."""
+        return [
+            Removal(
+                {name: removed},
+                {name: given}
+                if (given := self._replacements.get(name))
+                else None,
+            )
+            for name, removed in self._removed.items()
+        ]
 
     def digest(self) -> str:
         """A hash of all its numbers, to compare it between workers."""

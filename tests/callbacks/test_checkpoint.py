@@ -64,7 +64,11 @@ def saliency(structure, schedule=None):
 
 def demon(**arguments):
     method = ka.callbacks.DemonPruning(
-        0.05, noise_variance=1e-4, prune_every=4, tolerance=0.05, **arguments
+        0.05,
+        noise_variance=1e-4,
+        schedule=ka.schedules.EverySteps(4),
+        threshold=0.05,
+        **arguments,
     )
     model = build()
     if arguments.get("data") is None:

@@ -9,7 +9,7 @@ import keras_apoptosis as ka
 from keras_apoptosis import backend
 from keras_apoptosis.backend import step_hooks
 from keras_apoptosis.callbacks import DemonPruning
-from keras_apoptosis.callbacks.deaths import overlap
+from keras_apoptosis.callbacks.death_record import overlap
 
 # By hand: units 0 and 1 of four are dead for inputs of 1, the others not.
 KERNEL = np.ones((5, 4), "float32")
@@ -65,42 +65,49 @@ class TestWhen:
     """Two epochs of eight steps."""
 
     def test_after_a_number_of_steps(self):
-        seen, demon = widths(prune_every=5)
+        seen, demon = widths(schedule=ka.schedules.EverySteps(5))
         assert seen == [4] * 4 + [2] * 12
         # At 5, 10 and 15 steps, and at the end.
-        assert [each.step for each in demon.deaths] == [5, 10, 15, 16]
+        assert [each.steps for each in demon.history] == [5, 10, 15, 16]
         assert demon.retraces == 1
 
     def test_after_a_fraction_of_the_training(self):
-        seen, demon = widths(prune_every=0.25)
+        seen, demon = widths(schedule=ka.schedules.Fixed(0.25, start=0.25))
         assert seen == [4] * 3 + [2] * 13
-        assert [each.step for each in demon.deaths] == [4, 8, 12, 16]
+        assert [each.steps for each in demon.history] == [4, 8, 12, 16]
 
     def test_not_before_the_start(self):
-        for start in (8, 0.5):
-            seen, demon = widths(prune_every=0.25, start=start)
-            assert seen == [4] * 7 + [2] * 9
-            assert [sum(each.dead.values()) for each in demon.deaths] == [2] * 4
+        seen, demon = widths(
+            schedule=ka.schedules.Fixed(0.25, start=0.25), start=0.5
+        )
+        assert seen == [4] * 7 + [2] * 9
+        assert [sum(each.dead.values()) for each in demon.history] == [2] * 4
 
     def test_at_the_end_alone(self):
-        seen, demon = widths(prune_every=0.25, dynamic=False)
+        seen, demon = widths(
+            schedule=ka.schedules.Fixed(0.25, start=0.25), dynamic=False
+        )
         assert seen == [4] * 15 + [2]
         assert demon.retraces == 1
-        assert [each.overlap for each in demon.deaths] == [None, 1, 1, 1]
+        assert [each.overlap for each in demon.history] == [None, 1, 1, 1]
 
     def test_few_dead_wait_but_not_beyond_the_end(self):
         # Two of four units are 2 * (5 + 1 + 2) of the 34 parameters: 47 %.
         for min_gain, steps in ((0.48, 15), (0.47, 3)):
-            seen, demon = widths(prune_every=0.25, min_gain=min_gain)
+            seen, demon = widths(
+                schedule=ka.schedules.Fixed(0.25, start=0.25), min_gain=min_gain
+            )
             assert seen == [4] * steps + [2] * (16 - steps)
             assert demon.retraces == 1
-        seen, demon = widths(prune_every=0.25, min_gain=0.48)
+        seen, demon = widths(
+            schedule=ka.schedules.Fixed(0.25, start=0.25), min_gain=0.48
+        )
         assert (
             "would remove 47.1% of the parameters" in demon.history[0].skipped
         )
 
     def test_at_the_end_if_the_interval_is_longer(self):
-        seen, _ = widths(prune_every=5000)
+        seen, _ = widths(schedule=ka.schedules.EverySteps(5000))
         assert seen == [4] * 15 + [2]
 
     def test_when_training_stops_early(self):
@@ -119,12 +126,16 @@ class TestWhen:
         stream = rows.batch(4).filter(lambda x, y: True)
         model = by_hand()
         demon = DemonPruning(
-            data=RANDOM, prune_every=10, total_epochs=2, start=0.9, **QUIET
+            data=RANDOM,
+            schedule=ka.schedules.EverySteps(10),
+            total_epochs=2,
+            start=0.9,
+            **QUIET,
         )
         model.fit(stream, epochs=1, verbose=0, callbacks=[demon])
-        assert demon.deaths == []
+        assert demon.history == []
         model.fit(stream, epochs=1, verbose=0, callbacks=[demon])
-        assert [each.step for each in demon.deaths] == [10, 16]
+        assert [each.steps for each in demon.history] == [10, 16]
         assert model.get_layer("hidden").units == 2
 
 
@@ -132,7 +143,9 @@ class TestWhoDies:
     def test_by_the_layers_own_statistics(self):
         """And not by what the validation data wake: its inputs are 9."""
         model = by_hand(ka.layers.PrunableDense, track_statistics=True)
-        demon = DemonPruning(prune_every=0.5, **QUIET)
+        demon = DemonPruning(
+            schedule=ka.schedules.Fixed(0.5, start=0.5), **QUIET
+        )
         validation = (9 * ONES, np.zeros((32, 2)))
         fit(model, demon, validation_data=validation)
         assert model.get_layer("hidden").units == 2
@@ -142,13 +155,22 @@ class TestWhoDies:
         model = by_hand(ka.layers.PrunableDense, track_statistics=True)
         waking = RANDOM.copy()
         waking[7] = 3.0
-        fit(model, DemonPruning(prune_every=0.5, **QUIET), x=waking)
+        fit(
+            model,
+            DemonPruning(schedule=ka.schedules.Fixed(0.5, start=0.5), **QUIET),
+            x=waking,
+        )
         assert model.get_layer("hidden").units == 4
 
     def test_outputs_stay(self):
         model = by_hand()
         before = ops.convert_to_numpy(model(RANDOM))
-        fit(model, DemonPruning(data=RANDOM, prune_every=5, **QUIET))
+        fit(
+            model,
+            DemonPruning(
+                data=RANDOM, schedule=ka.schedules.EverySteps(5), **QUIET
+            ),
+        )
         np.testing.assert_allclose(
             ops.convert_to_numpy(model(RANDOM)), before, rtol=1e-5, atol=1e-6
         )
@@ -161,7 +183,7 @@ class TestWhoDies:
     def test_names_limit_it(self):
         model = by_hand()
         demon = DemonPruning(data=RANDOM, exclude=["hidden"], **QUIET)
-        with pytest.raises(ValueError, match="no units that may leave"):
+        with pytest.raises(ValueError, match="no units that can be pruned"):
             fit(model, demon)
 
 
@@ -172,7 +194,7 @@ def test_the_dead_get_no_noise_and_symmetric_noise_wakes_them():
         demon = DemonPruning(
             strength=0.0,
             noise_variance=ka.schedules.Constant(0.01),
-            prune_every=4,
+            schedule=ka.schedules.EverySteps(4),
             dynamic=False,
             symmetric_noise=symmetric,
             data=RANDOM,
@@ -219,7 +241,9 @@ def test_one_trace_for_each_removal():
         def on_train_batch_end(self, batch, logs=None):
             counted.append(len(traces))
 
-    demon = DemonPruning(data=RANDOM, prune_every=5, **QUIET)
+    demon = DemonPruning(
+        data=RANDOM, schedule=ka.schedules.EverySteps(5), **QUIET
+    )
     fit(wide, [Count(), demon])
     new = np.flatnonzero(np.diff(counted)).tolist()
     # Once, in the sixth step, after the removal; its data pass counts too.
@@ -248,7 +272,11 @@ class TestPressure:
 
     def train(self, model, digits, epochs=24, **arguments):
         x, y = digits[0].reshape(-1, 8, 8, 1), digits[1]
-        arguments = {"prune_every": 0.1, "verbose": False, **arguments}
+        arguments = {
+            "schedule": ka.schedules.Fixed(0.1, start=0.1),
+            "verbose": False,
+            **arguments,
+        }
         arguments = {"noise_variance": 5e-6, **arguments}
         demon = DemonPruning(data=x[:512], noise_every=4, **arguments)
         history = model.fit(
@@ -266,7 +294,11 @@ class TestPressure:
         for strength in (0.0, 0.1):
             model = self.dense(normalized=True)
             history, _ = self.train(
-                model, digits, epochs=8, strength=strength, prune_every=0.5
+                model,
+                digits,
+                epochs=8,
+                strength=strength,
+                schedule=ka.schedules.Fixed(0.5, start=0.5),
             )
             found.append(history["neuron_sparsity"][-1])
         assert found[1] > found[0] + 0.1
@@ -281,7 +313,7 @@ class TestPressure:
         history, demon = self.train(
             model,
             digits,
-            prune_every=1 / 12,
+            schedule=ka.schedules.EverySteps(1) / 12,
             strength=3e-3 if normalized else 3e-4,
             target_sparsity=0.8,
         )
@@ -297,7 +329,13 @@ class TestPressure:
         weights = []
         for _ in range(2):
             model = self.dense(normalized=False)
-            self.train(model, digits, epochs=3, strength=1e-3, prune_every=0.3)
+            self.train(
+                model,
+                digits,
+                epochs=3,
+                strength=1e-3,
+                schedule=ka.schedules.Fixed(0.3, start=0.3),
+            )
             weights.append([ops.convert_to_numpy(w) for w in model.weights])
         for one, other in zip(*weights, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -305,10 +343,14 @@ class TestPressure:
     def test_nothing_of_it_is_left(self, digits, tmp_path):
         model = self.dense(normalized=True)
         _, demon = self.train(
-            model, digits, epochs=2, strength=0.01, prune_every=0.25
+            model,
+            digits,
+            epochs=2,
+            strength=0.01,
+            schedule=ka.schedules.Fixed(0.25, start=0.25),
         )
         assert step_hooks.hooks_of(model.optimizer) == []
-        assert len(demon.history) == len(demon.deaths) == 4
+        assert len(demon.history) == 4
         model.save(tmp_path / "small.keras")
         loaded = keras.saving.load_model(tmp_path / "small.keras")
         assert loaded.count_params() == model.count_params()
@@ -343,7 +385,12 @@ def test_units_that_come_back_lower_the_overlap():
                 bias.assign(np.array([9.0, -9.0, -9.0, 1.0]))
                 backend.sync_to_jax(self.model)
 
-    demon = DemonPruning(data=RANDOM, prune_every=0.5, dynamic=False, **QUIET)
+    demon = DemonPruning(
+        data=RANDOM,
+        schedule=ka.schedules.Fixed(0.5, start=0.5),
+        dynamic=False,
+        **QUIET,
+    )
     fit(model, [demon, Wake()], epochs=1)
     # Dead were {0, 1}, then {1, 2}.
-    assert [each.overlap for each in demon.deaths] == [None, 0.5]
+    assert [each.overlap for each in demon.history] == [None, 0.5]

@@ -59,7 +59,7 @@ def test_units_leave_by_every_criterion(criterion):
     assert history["units/one"] == [6, 4, 4]
     # Units that pass no normalization have no such score.
     assert history["units/two"] == ([5, 5, 5] if scales else [4, 3, 3])
-    assert [event.degree for event in pruning.history] == [0.25, 0.5]
+    assert [event.amount for event in pruning.history] == [0.25, 0.5]
     assert np.isfinite(model.evaluate(X, Y, verbose=0))
 
 
@@ -74,7 +74,7 @@ def test_weights_go_by_every_criterion(criterion, budget):
     model = network(prunable=True)
     pruning = SaliencyPruning(
         criterion,
-        structure="weights",
+        granularity="weights",
         schedule=TWICE,
         data=(X[:16], Y[:16]),
         budget=budget,
@@ -127,7 +127,7 @@ def test_a_global_budget_takes_them_where_they_are_lowest():
             for name, each in scores.items()
         },
         schedule=schedules.AtEpochs({1: 0.3, 2: 0.6}),
-        budget="global",
+        scope="global",
         data=X,
         min_units=2,
     )
@@ -158,7 +158,7 @@ def test_masks_persist_and_training_goes_on():
     model = network(prunable=True)
     pruning = SaliencyPruning(
         "magnitude",
-        structure="weights",
+        granularity="weights",
         schedule=schedules.OneShot(0.9, at=0.3),
         exclude=["out"],
     )
@@ -183,7 +183,7 @@ def test_events_in_the_middle_of_an_epoch():
     model = network(prunable=True)
     pruning = SaliencyPruning(
         "taylor2",
-        structure="weights",
+        granularity="weights",
         data=(X, Y),
         schedule=schedules.OneShot(0.5, at=0.4),
     )

@@ -108,7 +108,7 @@ def test_the_callback_takes_them(name):
         name,
         schedule=ka.schedules.OneShot(0.34, at=0.5),
         data=(X, Y),
-        budget="global",
+        scope="global",
         replacement="zero",
         verbose=False,
     )

@@ -129,8 +129,8 @@ def demon():
     method = ka.callbacks.DemonPruning(
         0.1,
         noise_variance=1e-5,
-        prune_every=0.2,
-        tolerance=0.05,
+        schedule=ka.schedules.Fixed(0.2, start=0.2),
+        threshold=0.05,
         data=ka.distributed.shard(x),
         verbose=False,
     )

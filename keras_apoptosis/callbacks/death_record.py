@@ -1,34 +1,15 @@
-"""Who was dead when, by the units' first indices."""
+"""Records which units are dead, by the indices they had at first."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True)
-class Deaths:
-    """Which units were dead at one event of `DemonPruning`.
-
-    Args:
-        step: Steps of the training that were done.
-        dead: For each group, by name, how many of its units were dead then
-            or had left before.
-        overlap: Overlap of these units with all that were dead at any event
-            before (Demon pruning, appendix C): 1 where none came back to
-            life; `None` as long as there are none to compare.
-    """
-
-    step: int
-    dead: Mapping[str, int]
-    overlap: float | None
-
-
 class DeathRecord:
-    """Takes down which units are dead, though indices change as units leave.
+    """Records dead units, though indices change as units are removed.
 
     Args:
         sizes: For each group, by name, how many units it has at first.
@@ -39,21 +20,30 @@ class DeathRecord:
         self._once_dead = {n: np.zeros(s, bool) for n, s in sizes.items()}
 
     def get_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Returns what a checkpoint keeps."""
         return {"left": self._left, "once_dead": self._once_dead}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `get_state` gave."""
+        """Resumes from what `get_state` returned."""
         self._left = dict(state["left"])
         self._once_dead = dict(state["once_dead"])
 
-    def take_down(self, step: int, dead: Mapping[str, np.ndarray]) -> Deaths:
+    def fits(self, sizes: Mapping[str, int]) -> bool:
+        """Tells whether groups have the sizes that were last recorded."""
+        left = {name: units.size for name, units in self._left.items()}
+        return left == dict(sizes)
+
+    def take_down(self, dead: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Records an event.
 
         Args:
-            step: Steps that were done.
             dead: For groups, by name, which of the units that are left are
                 dead: boolean.
+
+        Returns:
+            How many units are `dead` for each group, those that were removed
+            before included, and their `overlap` with all units that were
+            dead at any event before.
         """
         now = {}
         for name, which in dead.items():
@@ -67,15 +57,15 @@ class DeathRecord:
         for name, which in now.items():
             self._once_dead[name] |= which
         counts = {name: int(which.sum()) for name, which in now.items()}
-        return Deaths(step, counts, found)
+        return {"dead": counts, "overlap": found}
 
     def remove(self, name: str, indices: Any) -> None:
-        """Units left a group."""
+        """Records that units of a group are removed."""
         self._left[name] = np.delete(self._left[name], indices)
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> float | None:
-    """The overlap of two sets: `|X ∩ Y| / min(|X|, |Y|)`.
+    """Computes the overlap of two sets: `|X ∩ Y| / min(|X|, |Y|)`.
 
     Args:
         first: For each unit whether it is in the first set.
@@ -86,7 +76,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float | None:
 
     Example:
 
-    >>> from keras_apoptosis.callbacks.deaths import overlap
+    >>> from keras_apoptosis.callbacks.death_record import overlap
     >>> overlap(np.array([1, 1, 1, 0], bool), np.array([0, 1, 0, 1], bool))
     0.5
     """

@@ -46,7 +46,7 @@ class LearningRateAttack(keras.callbacks.Callback):
     ...     keras.layers.Dense(1, kernel_initializer="ones"),
     ... ])
     >>> model.compile(keras.optimizers.SGD(0.001), "mae")
-    >>> attack = ka.callbacks.LearningRateAttack("hidden", 0, start=0)
+    >>> attack = LearningRateAttack("hidden", 0, start=0)
     >>> _ = model.fit(
     ...     np.ones((1, 1)), np.zeros((1, 1)), verbose=0, callbacks=[attack]
     ... )

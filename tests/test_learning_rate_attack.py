@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_apoptosis as ka
-from keras_apoptosis.callbacks import LearningRateAttack
+from examples.learning_rate_attack import LearningRateAttack
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 6, 6, 2)).astype("float32")
@@ -97,3 +97,21 @@ def test_units_that_leave_under_attack_end_it():
     attack = LearningRateAttack("conv", 1)
     with pytest.raises(ValueError, match="Units left group 'conv'"):
         model.fit(X, Y, epochs=2, verbose=0, callbacks=[attack, pruning])
+
+
+@pytest.mark.parametrize(
+    ("group", "units", "message"),
+    [
+        ("three", 0, "Expected the name of a unit group: .* group='three'"),
+        ("conv", 99, r"has . units. Received: units=\[99\]"),
+    ],
+)
+def test_an_attack_on_nothing(group, units, message):
+    attack = LearningRateAttack(group, units)
+    with pytest.raises(ValueError, match=message):
+        network("sgd").fit(X, Y, verbose=0, callbacks=[attack])
+
+
+def test_an_attack_every_0_steps():
+    with pytest.raises(ValueError, match="Received: interval=0"):
+        LearningRateAttack("conv", 0, interval=0)
