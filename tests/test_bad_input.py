@@ -306,7 +306,7 @@ TABLE = {
     ),
     "nothing that may leave": (
         lambda m: fit(lambda: NEURONS(data=X), _compiled(only_frozen())),
-        "has no units that may leave",
+        "has no units that can be pruned",
     ),
     "weights that are not finite": (
         lambda m: fit(lambda: NEURONS(metric="weights"), prepare=poisoned),
@@ -330,7 +330,7 @@ TABLE = {
     ),
     "number for a schedule": (
         lambda m: STRIPPING(schedule=2),
-        "such as `EveryEpoch(2)`. Received: schedule=2",
+        "such as `ka.schedules.Logarithmic()`. Received: schedule=2",
     ),
     "threshold below 0": (
         lambda m: STRIPPING(threshold=-1.0),
@@ -353,7 +353,16 @@ TABLE = {
         "quantized layers cannot be masked. Received: layer 'one'",
     ),
     "stripping without statistics": (
-        lambda m: fit(STRIPPING, prunable(track=False)),
+        lambda m: fit(
+            lambda: STRIPPING(share=0),
+            keras.Sequential(
+                [
+                    keras.Input((3,)),
+                    keras.layers.Dense(4, activation="relu", name="one"),
+                    keras.layers.Dense(2),
+                ]
+            ),
+        ),
         "Layer 'one' keeps no statistics",
     ),
     "stripping without a ReLU": (
@@ -364,7 +373,7 @@ TABLE = {
     ),
     "stripping of an unknown layer": (
         lambda m: fit(lambda: STRIPPING(layers=["out"]), prunable()),
-        "whose units a ReLU follows: one. Received: 'out'",
+        "units a ReLU follows of the model: one. Received: 'out'",
     ),
     "stripping without validation": (
         lambda m: fit(STRIPPING, prunable()),
@@ -380,11 +389,11 @@ TABLE = {
     ),
     "schedule that says no amount": (
         lambda m: SALIENCY(schedule=ka.schedules.Logarithmic(), data=X),
-        "Expected `schedule` to say how much goes",
+        "Expected `schedule` to be one that says the sparsity",
     ),
     "unknown budget": (
         lambda m: SALIENCY(scope="both", data=LABELLED),
-        "'local' or 'global'. Received: budget='both'",
+        "'local' or 'global'. Received: scope='both'",
     ),
     "saliency without data": (
         lambda m: SALIENCY(),
@@ -420,7 +429,7 @@ TABLE = {
             ),
             prunable(),
         ),
-        "Expected names of layers of the model. Received: 'three'",
+        "Received: 'three'",
     ),
     "a criterion without data": (
         lambda m: ka.criteria.taylor(m, None),
@@ -470,17 +479,52 @@ TABLE = {
         lambda m: DEMON(noise_variance=np.nan),
         "`noise_variance` to be a finite number of at least 0, or a schedule",
     ),
-    "prune_every of 0": (
-        lambda m: DEMON(schedule=ka.schedules.EverySteps(0)),
-        "`prune_every` to be a number of steps (integer) or a fraction of the",
+    "number for a schedule of demon pruning": (
+        lambda m: DEMON(schedule=100),
+        "that fires events, such as `ka.schedules.Logarithmic()`. Received: "
+        "schedule=100",
     ),
-    "prune_every beyond the training": (
-        lambda m: DEMON(prune_every=2.0),
-        "(float, up to 1). Received: prune_every=2.0",
+    "schedule with sparsities for demon pruning": (
+        lambda m: DEMON(schedule=ka.schedules.OneShot(0.5)),
+        "one that only says when",
+    ),
+    "schedule with sparsities for apoptosis": (
+        lambda m: NEURONS(data=X, schedule=ka.schedules.OneShot(0.5)),
+        "one that only says when",
+    ),
+    "loud": (
+        lambda m: NEURONS(data=X, verbose="loud"),
+        "`verbose` to be 0, 1, 2 or 'auto'. Received: verbose='loud'",
+    ),
+    "no samples": (
+        lambda m: NEURONS(data=X, samples=0),
+        "`samples` to be an integer of at least 1. Received: samples=0",
+    ),
+    "layers by a number": (
+        lambda m: NEURONS(data=X, layers=3),
+        "or a list of those. Received: layers=3",
+    ),
+    "epochs as text": (
+        lambda m: NEURONS(data=X, total_epochs="3"),
+        "`total_epochs` to be an integer of at least 1. Received: "
+        "total_epochs='3'",
+    ),
+    "sparsities that fall": (
+        lambda m: ka.schedules.AtEpochs({1: 0.5, 2: 0.4}),
+        "sparsities that do not fall",
+    ),
+    "epochs that the training does not have": (
+        lambda m: fit(
+            lambda: SALIENCY(
+                schedule=ka.schedules.AtEpochs({9: 0.5}), data=LABELLED
+            ),
+            m,
+        ),
+        "Received: epochs [9]",
     ),
     "start below 0": (
         lambda m: DEMON(start=-1),
-        "(float, up to 1). Received: start=-1",
+        "a number from 0 to below 1. Received: start=-1",
     ),
     "target of 1": (
         lambda m: DEMON(target_sparsity=1.0),
@@ -490,8 +534,8 @@ TABLE = {
         lambda m: DEMON(target_sparsity=0.8, sparsity_of="layers"),
         "`sparsity` to be 'weights', 'neurons' or 'flops'",
     ),
-    "tolerance below 0": (
-        lambda m: DEMON(tolerance=-0.1),
+    "threshold below 0": (
+        lambda m: DEMON(threshold=-0.1),
         "`tolerance` to be a finite number of at least 0. Received",
     ),
     "unknown penalty": (

@@ -126,6 +126,60 @@ def attach(model: keras.Model, hook: StepHook) -> Callable[[], None]:
     return detach
 
 
+def attach_for_fit(model: keras.Model, hook: StepHook) -> Callable[[], None]:
+    """Lets a hook run until the present `fit` ends, however it ends.
+
+    A `fit` that is interrupted, or that another callback breaks, calls no
+    `on_train_end`. Then the hook is taken off when the next `fit` begins:
+    before it calls any callback, `fit` asks the model for its compiled step.
+
+    Args:
+        model: A compiled model, in `fit`.
+        hook: The hook.
+
+    Returns:
+        A function that takes the hook off.
+    """
+    detach = attach(model, hook)
+    guards = model.__dict__.get("_ends_hooks")
+    if guards is None:
+        guards = _EndsHooks(model)
+        backend.set_attributes(
+            model, {"_ends_hooks": guards, "make_train_function": guards}
+        )
+    guards.detach.append(detach)
+
+    def end() -> None:
+        guards.end(detach)
+
+    return end
+
+
+class _EndsHooks:
+    """Stands in for a model's `make_train_function` while hooks are on."""
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+        self.detach: list[Callable[[], None]] = []
+
+    def __call__(self, force: bool = False) -> Any:
+        # With `force` it is this package that asks, in the middle of a `fit`.
+        for each in [] if force else list(self.detach):
+            self.end(each)
+        make = type(self.model).make_train_function
+        return make(self.model, force=force)
+
+    def end(self, detach: Callable[[], None]) -> None:
+        """Takes one hook off, and itself with the last."""
+        if detach not in self.detach:
+            return
+        self.detach.remove(detach)
+        if not self.detach:
+            for name in ("_ends_hooks", "make_train_function"):
+                self.model.__dict__.pop(name, None)
+        detach()
+
+
 def place(optimizer: keras.Optimizer, hook: StepHook) -> None:
     """Gives a hook to an optimizer that no model was compiled with yet.
 

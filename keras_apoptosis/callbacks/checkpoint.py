@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import zipfile
@@ -22,7 +23,11 @@ from keras_apoptosis.training.masking import (
     masked_layers,
 )
 from keras_apoptosis.utils.checks import check_count
-from keras_apoptosis.utils.serialization import from_json, to_json
+from keras_apoptosis.utils.serialization import (
+    differences,
+    from_json,
+    to_json,
+)
 
 # What stands in the file beside what Keras saves; Keras passes it over.
 ENTRY = "keras_apoptosis.json"
@@ -187,6 +192,7 @@ class Checkpoint(keras.callbacks.Callback):
                 ],
                 "generators": self._generators,
                 "callbacks": [type(each).__name__ for each in self.callbacks],
+                "configs": [_config_of(each) for each in self.callbacks],
                 "states": [each.get_state() for each in self.callbacks],
             }
         )
@@ -205,13 +211,16 @@ class Checkpoint(keras.callbacks.Callback):
             path.replace(self.path)
 
     def _read(self, path: Path) -> dict[str, Any]:
-        with zipfile.ZipFile(path) as file:
-            if ENTRY not in file.namelist():
-                raise ValueError(
-                    "Expected a file that `Checkpoint` has written. Received: "
-                    f"{self.path}, a model without the state of a training"
-                )
-            saved = from_json(file.read(ENTRY).decode())
+        try:
+            with zipfile.ZipFile(path) as file:
+                found = file.read(ENTRY).decode()
+            saved = from_json(found)
+        except (zipfile.BadZipFile, KeyError, EOFError, ValueError) as error:
+            raise ValueError(
+                "Expected a whole file that `Checkpoint` has written. "
+                f"Received: {self.path}, which holds no state of a training "
+                f"({error})"
+            ) from error
         names = [type(each).__name__ for each in self.callbacks]
         if names != saved["callbacks"]:
             raise ValueError(
@@ -219,7 +228,28 @@ class Checkpoint(keras.callbacks.Callback):
                 f"{', '.join(saved['callbacks']) or '(none)'}. "
                 f"Received: {', '.join(names) or '(none)'}"
             )
+        for callback, config in zip(
+            self.callbacks, saved["configs"], strict=True
+        ):
+            changed = [
+                f"{name}={new!r} instead of {old!r}"
+                for name, old, new in differences(config, _config_of(callback))
+            ]
+            if changed:
+                raise ValueError(
+                    f"Expected `{type(callback).__name__}` with the arguments "
+                    f"that were saved in {self.path}. Received: "
+                    f"{', '.join(changed)}"
+                )
         return saved
+
+
+def _config_of(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    """Returns what of a callback must be the same when it resumes."""
+    if not hasattr(callback, "get_config"):
+        return {}
+    config = json.loads(json.dumps(callback.get_config()))
+    return {key: each for key, each in config.items() if key != "verbose"}
 
 
 def generators() -> list[np.ndarray]:

@@ -305,6 +305,7 @@ class DemonPruning(PruningCallback):
             lambda analysis: list(self._gates(analysis)),
             self.noise_every,
             self.seed,
+            self.symmetric_noise,
         )
         self._pressure = Pressure(
             self.model,

@@ -235,8 +235,10 @@ class SynapticStripping(PruningCallback):
                 f"{self._progress.epoch}"
             )
         self._masked = dict.fromkeys(self.dead, 0)
+        if self._only_counts:
+            return Skip("units are only counted")
         masks: dict[WeightMask, np.ndarray] = {}
-        for each in [] if self._only_counts else self._chosen(analysis):
+        for each in self._chosen(analysis):
             units = np.flatnonzero(self.dead[each.path])
             if not units.size or amount <= 0:
                 continue

@@ -33,6 +33,9 @@ class UnitNoise(LiveHook):
             groups whose units get noise.
         every: Add the variance of so many steps at once, each so many steps.
         seed: Integer.
+        symmetric: Whether units without any gradient get noise as well. By
+            default a unit whose gradients are all exactly zero in a step gets
+            none in it: it is dead on that batch.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class UnitNoise(LiveHook):
         groups: Callable[[Analysis], Sequence[int]],
         every: int = 1,
         seed: int = 0,
+        symmetric: bool = False,
     ):
         super().__init__(factor=1.0)
         self.model = model
@@ -49,6 +53,8 @@ class UnitNoise(LiveHook):
         self.groups = groups
         self.every = every
         self.seed = seed
+        self.symmetric = symmetric
+        self._active: Any = None  # In the present step.
         # By group, by name, which units are alive; all, where none is given.
         self.alive: dict[str, np.ndarray] = {}
         self._owned: dict[int, dict[int, np.ndarray]] = {}
@@ -84,6 +90,27 @@ class UnitNoise(LiveHook):
         """
         self.change(alive=self._label_states())
 
+    def before(
+        self, gradients: list[Any], weights: list[keras.Variable]
+    ) -> list[Any]:
+        if self.symmetric:
+            return gradients
+        count = self._numbers["alive"].size
+        active = ops.zeros((count,), "float32")
+        for gradient, weight in zip(gradients, weights, strict=True):
+            if gradient is None:
+                continue
+            for axis, labels in self._owned.get(id(weight), {}).items():
+                others = [a for a in range(len(weight.shape)) if a != axis]
+                moved = ops.not_equal(ops.convert_to_tensor(gradient), 0)
+                moved = ops.cast(ops.any(moved, axis=others), "float32")
+                found = ops.segment_max(
+                    moved, _places(labels, count), num_segments=count
+                )
+                active = ops.maximum(active, found)
+        self._active = active
+        return gradients
+
     def after(self, weights: list[keras.Variable]) -> None:
         done = self.steps  # It counts the present step.
         chosen = [w for w in weights if id(w) in self._owned]
@@ -94,6 +121,8 @@ class UnitNoise(LiveHook):
             variance = self.number("factor") * variance * self.every
             deviation = ops.sqrt(ops.cast(variance, "float32"))
             alive = self.number("alive")
+            if not self.symmetric:
+                alive = alive * self._active
             return [
                 value + ops.cast(self._noise(n, w, alive, deviation), w.dtype)
                 for n, (w, value) in enumerate(zip(chosen, values, strict=True))
@@ -118,8 +147,7 @@ class UnitNoise(LiveHook):
         for axis, labels in self._owned[id(weight)].items():
             shape = [1] * len(weight.shape)
             shape[axis] = labels.size
-            # The last entry is that of what belongs to no unit: FIXED is -1.
-            places = np.where(labels == FIXED, alive.shape[0] - 1, labels)
+            places = _places(labels, alive.shape[0])
             scale = scale * ops.reshape(ops.take(alive, places), shape)
         noise = noise * scale
         layer = self._masked.get(id(weight))
@@ -140,6 +168,11 @@ class UnitNoise(LiveHook):
             mine = np.flatnonzero(analysis.group_of == number)
             states[mine] = alive[analysis.index_of[mine]]
         return states
+
+
+def _places(labels: np.ndarray, count: int) -> np.ndarray:
+    """Returns where labels stand; the last place is that of `FIXED`."""
+    return np.where(labels == FIXED, count - 1, labels).astype("int32")
 
 
 class _StepSeed(keras.random.SeedGenerator):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_apoptosis import backend
-from keras_apoptosis.backend.step_hooks import attach
+from keras_apoptosis.backend.step_hooks import attach_for_fit
 from keras_apoptosis.training.live_hook import LiveHook
 from keras_apoptosis.training.noise import UnitNoise
 from keras_apoptosis.training.penalty import Regularization
@@ -41,7 +41,7 @@ class Pressure:
         self.set_alive(alive)
         self._change(factor)
         self._detach: list[Callable[[], None]] = [
-            attach(model, hook) for hook in self._hooks
+            attach_for_fit(model, hook) for hook in self._hooks
         ]
 
     def end(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from keras_apoptosis.utils.checks import check_count
+
 
 class TrainingProgress:
     """Counts a training as a fraction, from what callbacks are told.
@@ -21,11 +23,8 @@ class TrainingProgress:
     """
 
     def __init__(self, total_epochs: int | None = None):
-        if total_epochs is not None and total_epochs < 1:
-            raise ValueError(
-                "Expected `total_epochs` to be at least 1. "
-                f"Received: total_epochs={total_epochs}"
-            )
+        if total_epochs is not None:
+            check_count("total_epochs", total_epochs)
         self.total_epochs = total_epochs
         self.steps_per_epoch: int | None = None
         self.epoch = 0  # Epochs of the whole training that are done.

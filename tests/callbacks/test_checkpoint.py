@@ -1,5 +1,7 @@
 """A resumed training is an uninterrupted one, to the last bit."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from keras import ops
 
 import keras_apoptosis as ka
 from keras_apoptosis.training.progress import TrainingProgress
-from keras_apoptosis.training.trigger import Agenda
+from keras_apoptosis.training.trigger import Trigger
 from keras_apoptosis.utils.serialization import from_json, to_json
 
 RNG = np.random.default_rng(0)
@@ -217,16 +219,16 @@ def test_data_of_unknown_length(tmp_path):
     """Times within an epoch are known from the first epoch, also later."""
 
     progress = TrainingProgress()
-    agenda = Agenda(ka.schedules.AtEpochs({2: 0.1}), progress)
+    trigger = Trigger(ka.schedules.AtEpochs({2: 0.1}), progress)
     progress.begin_fit({"epochs": 4})
-    agenda.begin_fit()
+    trigger.begin_fit(4)
     progress.begin_epoch(0)
-    agenda.begin_epoch()
+    trigger.begin_epoch()
     progress.end_step(9)
     progress.end_epoch()
     resumed = TrainingProgress()
-    other = Agenda(ka.schedules.AtEpochs({2: 0.1}), resumed)
-    other.set_state(agenda.get_state())
+    other = Trigger(ka.schedules.AtEpochs({2: 0.1}), resumed)
+    other.set_state(trigger.get_state())
     resumed.begin_fit({"epochs": 4})
     resumed.begin_epoch(1)
     resumed.end_step(4)
@@ -250,3 +252,50 @@ def test_arrays_come_back():
         found = from_json(to_json({"a": array}))["a"]
         assert found.dtype == array.dtype
         np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"level": "conservative"}, "level='conservative' instead of 'normal'"),
+        (
+            {"schedule": ka.schedules.Logarithmic(ratio=3.0)},
+            "schedule.config.ratio=3.0 instead of 2.0",
+        ),
+    ],
+)
+def test_other_arguments_are_told(changed, message, tmp_path):
+    path = tmp_path / "run.keras"
+
+    def checkpoint(**arguments):
+        method = ka.callbacks.NeuronApoptosis(data=X, **arguments)
+        return method, ka.callbacks.Checkpoint(path, [method])
+
+    model, optimizer, _ = apoptosis()
+    model.compile(optimizer, "mse")
+    callbacks = checkpoint()
+    model.fit(X, Y, epochs=1, verbose=0, callbacks=[*callbacks])
+    assert checkpoint(verbose=0)[1].restore() is not None
+    with pytest.raises(ValueError, match=message):
+        checkpoint(**changed)[1].restore()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"other"])
+def test_a_file_that_is_no_checkpoint(content, tmp_path):
+    path = tmp_path / "run.keras"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        ka.callbacks.Checkpoint(path).restore()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.95])
+def test_a_file_that_was_cut_off(share, tmp_path):
+    path = tmp_path / "run.keras"
+    model, optimizer, _ = apoptosis()
+    model.compile(optimizer, "mse")
+    whole = ka.callbacks.Checkpoint(path)
+    model.fit(X, Y, epochs=1, verbose=0, callbacks=[whole])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        ka.callbacks.Checkpoint(path).restore()

@@ -313,7 +313,7 @@ class TestPressure:
         history, demon = self.train(
             model,
             digits,
-            schedule=ka.schedules.EverySteps(1) / 12,
+            schedule=ka.schedules.Fixed(1 / 12, start=1 / 12),
             strength=3e-3 if normalized else 3e-4,
             target_sparsity=0.8,
         )
@@ -362,7 +362,8 @@ def test_it_says_what_it_regularizes(capsys):
     fit(model, demon, epochs=1)
     said = capsys.readouterr().out
     # 5 * 4 + 4 and 4 * 2 + 2 weights.
-    assert "l1 penalty on 34 weights, all there are, as the model" in said
+    assert "l1 penalty on all weights, since the model has no norm" in said
+    assert "(34)" in said
 
 
 def test_overlap():
@@ -394,3 +395,93 @@ def test_units_that_come_back_lower_the_overlap():
     fit(model, [demon, Wake()], epochs=1)
     # Dead were {0, 1}, then {1, 2}.
     assert [each.overlap for each in demon.history] == [None, 0.5]
+
+
+def test_evaluation_does_not_count_as_training():
+    """Unit 1 is active on the validation data, and on none of the training."""
+    waking = RANDOM.copy()
+    waking[0] = 99.0
+    model = ka.make_prunable(by_hand())
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    demon = DemonPruning(schedule=ka.schedules.EverySteps(10), **QUIET)
+    fit(model, demon, validation_data=(waking, np.zeros((32, 2))))
+    assert model.get_layer("hidden").units == 2
+    assert [sum(event.dead.values()) for event in demon.history] == [2, 2]
+
+
+def test_strength_can_rise_and_stay():
+    """λ of `Warmup` is in the logs: half of it after half of the warmup."""
+    model = by_hand()
+    rising = ka.schedules.Warmup(0.2, warmup=0.5)
+    demon = DemonPruning(rising, data=RANDOM, noise_variance=0.0, verbose=0)
+    history = fit(model, demon, epochs=4)
+    assert history["demon_strength"] == pytest.approx([0.1, 0.2, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_nothing_of_a_broken_fit_is_left(error):
+    """A plain `fit` at a learning rate of zero then changes nothing."""
+
+    class Breaks(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                raise error("planted")
+
+    model = by_hand()
+    demon = DemonPruning(
+        0.1, noise_variance=ka.schedules.Constant(1e-2), data=RANDOM, verbose=0
+    )
+    with pytest.raises(error):
+        fit(model, [demon, Breaks()])
+    before = model.get_weights()
+    fit(model, [])
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_error_names_what_keeps_units_alive():
+    inputs = keras.Input((4, 8))
+    x = layers.MultiHeadAttention(2, 4, name="mha")(inputs, inputs)
+    x = layers.Dense(8, activation="tanh", name="tanh")(layers.Flatten()(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    model.compile("sgd", "mse")
+    x = np.zeros((4, 4, 8), "float32")
+    with pytest.raises(ValueError, match="has no units that can die"):
+        fit(model, DemonPruning(data=x, **QUIET), x=x)
+
+
+def test_a_model_that_was_shrunk_by_hand_goes_on():
+    model = by_hand()
+    demon = DemonPruning(
+        data=RANDOM, schedule=ka.schedules.EverySteps(4), **QUIET
+    )
+    fit(model, demon)
+    ka.shrink(model, ka.Removal({"hidden": [0]}))
+    fit(model, demon)
+    assert model.get_layer("hidden").units == 1
+
+
+def test_dead_units_get_no_noise_before_they_are_removed():
+    """From the first step on: a unit without any gradient is dead."""
+    model = by_hand()
+    before = model.get_layer("hidden").get_weights()
+    demon = DemonPruning(
+        0.0,
+        noise_variance=ka.schedules.Constant(1e-2),
+        schedule=ka.schedules.EverySteps(5000),
+        dynamic=False,
+        data=RANDOM,
+        verbose=0,
+    )
+    seen = []
+
+    class Looks(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            backend.sync_from_jax(self.model)
+            seen.append(self.model.get_layer("hidden").get_weights())
+
+    fit(model, [Looks(), demon], epochs=1)
+    for kernel, bias in seen[:7]:
+        np.testing.assert_array_equal(kernel[:, :2], before[0][:, :2])
+        np.testing.assert_array_equal(bias[:2], before[1][:2])
+        assert (kernel[:, 2:] != before[0][:, 2:]).all()

@@ -64,24 +64,24 @@ def test_units_leave_by_every_criterion(criterion):
 
 
 @pytest.mark.parametrize(
-    ("criterion", "budget"),
+    ("criterion", "scope"),
     [
         *((name, "local") for name in criteria.names("weights")),
         ("magnitude", "global"),
     ],
 )
-def test_weights_go_by_every_criterion(criterion, budget):
+def test_weights_go_by_every_criterion(criterion, scope):
     model = network(prunable=True)
     pruning = SaliencyPruning(
         criterion,
         granularity="weights",
         schedule=TWICE,
         data=(X[:16], Y[:16]),
-        budget=budget,
+        scope=scope,
     )
     history = fit(model, pruning)
     sizes = [kernel.size for kernel in kernels(model)]  # 48, 40, 15.
-    if budget == "local":
+    if scope == "local":
         expected = [12 + 10 + 3, 24 + 20 + 7]
     else:
         expected = [sum(sizes) // 4, sum(sizes) // 2]
@@ -196,10 +196,10 @@ def test_events_in_the_middle_of_an_epoch():
 
 def test_nothing_is_left_to_do():
     model = network()
-    schedule = schedules.AtEpochs({1: 0.5, 2: 0.4})
+    schedule = schedules.AtEpochs({1: 0.5, 2: 0.5})
     pruning = SaliencyPruning("l1_norm", schedule=schedule, data=X)
     fit(model, pruning)
-    assert pruning.history[1].skipped == "40% of the units are gone already"
+    assert pruning.history[1].skipped == "50% of the units are pruned already"
 
 
 def test_a_training_in_two_parts_is_one():

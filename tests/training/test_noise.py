@@ -33,7 +33,8 @@ def noisy(model, variance=None, dead=(), **options):
         model,
         variance or Constant(0.01),
         lambda analysis: list(silent_groups(analysis)),
-        **options,
+        # Without any loss, no unit has a gradient.
+        **{"symmetric": True, **options},
     )
     alive = np.ones(WIDTH, bool)
     alive[list(dead)] = False
@@ -180,7 +181,10 @@ def test_channels_of_convolutions_and_tied_producers():
     model = keras.Model(inputs, layers.Dense(3)(x))
     model.compile(keras.optimizers.SGD(0.0), "mse")
     hook = UnitNoise(
-        model, Constant(0.01), lambda analysis: list(silent_groups(analysis))
+        model,
+        Constant(0.01),
+        lambda analysis: list(silent_groups(analysis)),
+        symmetric=True,
     )
     hook.set_alive({"stem": np.arange(8) % 2 == 0})
     step_hooks.attach(model, hook)

@@ -7,36 +7,35 @@ import pytest
 import keras_apoptosis as ka
 from keras_apoptosis.schedules import WhenSettled
 from keras_apoptosis.training.progress import TrainingProgress
-from keras_apoptosis.training.settling_trigger import agenda_of
+from keras_apoptosis.training.trigger import Trigger
 
 # Where the two weights are at the end of each epoch. The first are of length
 # 5, and the distances to them 0, 5, 8, 9 and 9: moves of 1, 0.6, 0.2 and 0.
 PATH = [(3, 4), (3, 9), (3, 12), (3, 13), (3, 13)]
 
 
-def run(schedule, path=PATH, epochs=8, agenda=None, first=0):
-    """After which epoch it fires, and the agenda."""
+def run(schedule, path=PATH, epochs=8, trigger=None, first=0):
+    """Returns after which epochs it fires, and the trigger."""
     model = keras.Sequential(
         [keras.Input((2,)), keras.layers.Dense(1, use_bias=False)]
     )
-    if agenda is None:
-        agenda = agenda_of(schedule, TrainingProgress(), lambda: model)
-    agenda.model = lambda: model
-    progress = agenda.progress
+    if trigger is None:
+        trigger = Trigger(schedule, TrainingProgress())
+    progress = trigger.progress
     progress.begin_fit({"epochs": epochs, "steps": 1})
-    agenda.begin_fit()
+    trigger.begin_fit(epochs)
     found = []
     for epoch, weights in enumerate(path, first):
         progress.begin_epoch(epoch)
-        agenda.begin_epoch()
+        trigger.begin_epoch()
         model.layers[0].kernel.assign(np.reshape(weights, (2, 1)))
         progress.end_step(0)
-        assert agenda.due() is None  # Only when an epoch is over.
+        assert trigger.due(model) is None  # Only when an epoch is over.
         progress.end_epoch()
-        if agenda.due() is not None:
+        if trigger.due(model) is not None:
             found.append(epoch)
-        assert agenda.due() is None
-    return found, agenda
+        assert trigger.due(model) is None
+    return found, trigger
 
 
 @pytest.mark.parametrize(
@@ -56,29 +55,31 @@ def test_the_moment(schedule, epoch):
 
 
 def test_moves_are_changes_of_the_relative_distance():
-    agenda = run(WhenSettled(0.5, threshold=1e-9, latest=1.0), PATH[:4])[1]
-    np.testing.assert_allclose(agenda.moves, [1.0, 0.6, 0.2], rtol=1e-6)
+    trigger = run(WhenSettled(0.5, threshold=1e-9, latest=1.0), PATH[:4])[1]
+    np.testing.assert_allclose(
+        trigger._movement.moves, [1.0, 0.6, 0.2], rtol=1e-6
+    )
 
 
 def test_it_goes_on_from_its_state():
     schedule = WhenSettled(0.5, latest=1.0)
     before = run(schedule, PATH[:2])[1]
-    after = agenda_of(schedule, TrainingProgress(), None)
+    after = Trigger(schedule, TrainingProgress())
     after.set_state(before.get_state())
-    assert run(schedule, PATH[2:], agenda=after, first=2)[0] == [3]
+    assert run(schedule, PATH[2:], trigger=after, first=2)[0] == [3]
 
 
 def test_another_training_starts_anew():
     schedule = WhenSettled(0.5, latest=1.0)
-    found, agenda = run(schedule)
-    assert found == run(schedule, agenda=agenda)[0] == [3]
+    found, trigger = run(schedule)
+    assert found == run(schedule, trigger=trigger)[0] == [3]
 
 
 def test_a_training_that_ends_early_has_its_event_if_that_may_be_the_last():
     for latest, event in ((1.0, 0), (0.5, None)):
-        agenda = run(WhenSettled(0.5, latest=latest), PATH[:2])[1]
-        assert agenda.due_at_the_end() == event
-        assert agenda.due_at_the_end() is None
+        trigger = run(WhenSettled(0.5, latest=latest), PATH[:2])[1]
+        assert trigger.due_at_end() == event
+        assert trigger.due_at_end() is None
 
 
 def test_removed_units_are_not_taken_for_moves():
@@ -92,11 +93,10 @@ def test_removed_units_are_not_taken_for_moves():
         ]
     )
     model.compile("sgd", "mse")
-    agenda = run(schedule, PATH[:3])[1]
-    agenda.model = lambda: model
-    agenda.progress.end_epoch()
-    agenda.due()
-    assert agenda.moves == []
+    trigger = run(schedule, PATH[:3])[1]
+    trigger.progress.end_epoch()
+    trigger.due(model)
+    assert trigger._movement.moves == []
 
 
 def test_units_leave_in_fit_once_weights_have_settled():
