@@ -250,7 +250,7 @@ TABLE = {
     ),
     "checkpoint of a plain model": (
         lambda m: restored(m),
-        "a model without the state of a training",
+        "which holds no state of a training",
     ),
     "checkpoint of other callbacks": (
         lambda m: restored_with_others(m),
@@ -353,16 +353,7 @@ TABLE = {
         "quantized layers cannot be masked. Received: layer 'one'",
     ),
     "stripping without statistics": (
-        lambda m: fit(
-            lambda: STRIPPING(share=0),
-            keras.Sequential(
-                [
-                    keras.Input((3,)),
-                    keras.layers.Dense(4, activation="relu", name="one"),
-                    keras.layers.Dense(2),
-                ]
-            ),
-        ),
+        lambda m: fit(lambda: STRIPPING(share=0), m),
         "Layer 'one' keeps no statistics",
     ),
     "stripping without a ReLU": (
@@ -534,9 +525,9 @@ TABLE = {
         lambda m: DEMON(target_sparsity=0.8, sparsity_of="layers"),
         "`sparsity` to be 'weights', 'neurons' or 'flops'",
     ),
-    "threshold below 0": (
+    "threshold of demon pruning below 0": (
         lambda m: DEMON(threshold=-0.1),
-        "`tolerance` to be a finite number of at least 0. Received",
+        "`threshold` to be a finite number of at least 0. Received",
     ),
     "unknown penalty": (
         lambda m: DEMON(penalty="l0"),

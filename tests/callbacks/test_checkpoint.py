@@ -57,7 +57,7 @@ def saliency(structure, schedule=None):
         model = ka.make_prunable(model)
     method = ka.callbacks.SaliencyPruning(
         "taylor" if structure == "weights" else "mean_replacement_saliency",
-        structure=structure,
+        granularity=structure,
         data=(X, Y),
         schedule=schedule or ka.schedules.AtEpochs({2: 0.2, 4: 0.4, 6: 0.5}),
     )
