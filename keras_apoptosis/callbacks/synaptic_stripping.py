@@ -16,15 +16,15 @@ from keras_apoptosis.accounting.capacity import Capacity, capacity
 from keras_apoptosis.callbacks.conflicts import BACKUP, BEST_WEIGHTS
 from keras_apoptosis.callbacks.outcome import Masks, Skip
 from keras_apoptosis.callbacks.pruning_callback import PruningCallback
-from keras_apoptosis.callbacks.unit_watch import UnitWatch
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.layers.weight_mask import WeightMask
 from keras_apoptosis.schedules import Constant, EveryEpoch, ValueSchedule
-from keras_apoptosis.selection.rectified_layers import (
+from keras_apoptosis.selection.stripping import strip_weights
+from keras_apoptosis.statistics.rectified_layers import (
     Rectified,
     rectified_layers,
 )
-from keras_apoptosis.selection.stripping import strip_weights
+from keras_apoptosis.training.activation_recorder import ActivationRecorder
 from keras_apoptosis.training.masking import check_maskable, mask_of
 from keras_apoptosis.training.tracking import start_tracking
 from keras_apoptosis.utils.checks import check_count, check_size, check_that
@@ -128,7 +128,7 @@ class SynapticStripping(PruningCallback):
     shown = ("dead_units",)
     transient: ClassVar[Mapping[str, Any]] = {
         **PruningCallback.transient,
-        "_watch": lambda: None,
+        "_recorder": lambda: None,
     }
 
     def __init__(
@@ -168,7 +168,9 @@ class SynapticStripping(PruningCallback):
         self.batch_size = batch_size
         self.dead: dict[str, np.ndarray] = {}
         self._degree = Constant(float(share)) if fixed else share
-        self._watch: UnitWatch | None = UnitWatch(data, batch_size)
+        self._recorder: ActivationRecorder | None = ActivationRecorder(
+            data, batch_size
+        )
         self._capacities: dict[str, Capacity] = {}
         self._judged = False  # In the present epoch.
         self._masked: dict[str, int] = {}  # At the present event.
@@ -191,25 +193,25 @@ class SynapticStripping(PruningCallback):
             self._check(layers)
         if isinstance(self.data, str):
             start_tracking(self.model, [each.judge for each in layers])
-        self._watch = UnitWatch(self.data, self.batch_size)
-        self._watch.begin_fit(layers)
+        self._recorder = ActivationRecorder(self.data, self.batch_size)
+        self._recorder.begin_fit(layers)
 
     def end(self) -> None:
-        if self._watch is not None:
-            self._watch.end_fit()
+        if self._recorder is not None:
+            self._recorder.end_fit()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
         with self._timed():
-            self._watch.begin_epoch()
+            self._recorder.begin_epoch()
 
     def on_test_begin(self, logs: Any = None) -> None:
         with self._timed():
-            self._watch.begin_test()
+            self._recorder.begin_test()
 
     def on_test_end(self, logs: Any = None) -> None:
         with self._timed():
-            self._watch.end_test()
+            self._recorder.end_test()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         with self._timed():
@@ -284,7 +286,7 @@ class SynapticStripping(PruningCallback):
 
     def _judge(self) -> None:
         analysis = analyse(self.model)
-        totals = self._watch.end_epoch(analysis, self._chosen(analysis))
+        totals = self._recorder.end_epoch(analysis, self._chosen(analysis))
         self._judged = totals is not None
         if totals is not None:
             self.dead = {
