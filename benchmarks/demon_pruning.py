@@ -30,14 +30,12 @@ def cnn() -> keras.Sequential:
 class Attached(ka.callbacks.DemonPruning):
     """Stays attached over calls of `fit`, and removes nothing."""
 
-    def operate(self, degree):
-        return None, "it is only timed"
+    def prune(self, analysis, amount):
+        return ka.callbacks.Skip("it is only timed")
 
-    def on_train_begin(self, logs=None):
+    def begin(self, analysis):
         if self._pressure is None:
-            super().on_train_begin(logs)
-        self._progress.begin_fit(self.params)
-        self._agenda.begin_fit()
+            super().begin(analysis)
 
     def on_train_end(self, logs=None):
         pass

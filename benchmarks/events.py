@@ -11,9 +11,17 @@ import keras_apoptosis as ka
 
 ROWS = 60_000
 
+
+def seconds_of(callback: ka.callbacks.NeuronApoptosis, amount: float) -> float:
+    """Times one event."""
+    start = time.perf_counter()
+    callback.fire(amount)
+    return time.perf_counter() - start
+
+
 model = compiled(mlp(1024))
 x, y = batch_of(model, ROWS)
-x = np.abs(x[:, :28].repeat(28, 1)) * x  # Neighbouring pixels are alike.
+x = np.abs(x[:, :28].repeat(28, 1)) * x  # Neighboring pixels are alike.
 epochs = []
 for _ in range(3):
     start = time.perf_counter()
@@ -32,13 +40,10 @@ for metric in ("weights", "reconstruction"):
             "normal", metric=metric, min_gain=0.0, **data
         )
         callback.set_model(each)
-        start = time.perf_counter()
-        callback.operate(1.75 if metric == "weights" else 0.07)
-        times.append(time.perf_counter() - start)
+        amount = 1.75 if metric == "weights" else 0.07
+        times.append(seconds_of(callback, amount))
         if metric == "reconstruction" and turn == 2:
-            start = time.perf_counter()
-            callback.operate(0.07)
-            later = time.perf_counter() - start
+            later = seconds_of(callback, amount)
     rows.append(row(f"first, {metric}", float(np.median(times)), epoch, 0.05))
 rows.append(row("a later one, reconstruction", later, epoch, 0.05))
 show("An event without its retrace, beside an epoch (MLP 2x1024)", rows)

@@ -137,7 +137,9 @@ def callbacks_of(method: str, data: dict[str, tuple], arguments) -> list[Any]:
         return [
             ka.callbacks.DemonPruning(
                 data=x[:512],
-                prune_every=arguments.prune_every,
+                schedule=ka.schedules.Fixed(
+                    arguments.prune_every, start=arguments.prune_every
+                ),
                 noise_variance=float(variance or arguments.noise),
                 noise_every=arguments.noise_every,
                 dynamic=name != "demon_static",
@@ -221,7 +223,7 @@ def train(
         "seconds": cost.seconds,
         "test_seconds": test_seconds,
         "retraces": demons[0].retraces if demons else None,
-        "overlap": [each.overlap for each in demons[0].deaths]
+        "overlap": [each.overlap for each in demons[0].history]
         if demons
         else None,
         "arguments": {

@@ -435,12 +435,7 @@ class PruningCallback(keras.callbacks.Callback):
         progress = self._progress.fraction
         amount = float(self.amount_at(event, progress))
         start = time.perf_counter()
-        outcome = self.prune(analysis, amount)
-        if isinstance(outcome, Removal):
-            outcome = self._weighed(analysis, outcome)
-        self.before_pruning(outcome)
-        report = self._apply(analysis, outcome)
-        self.after_pruning(outcome)
+        outcome, report = self._prune(analysis, amount)
         seconds = time.perf_counter() - start
         self._seconds += seconds
         saving = None
@@ -475,6 +470,28 @@ class PruningCallback(keras.callbacks.Callback):
         self.history.append(found)
         if self.loudness > bool(found.skipped):
             print(f"\n{type(self).__name__} {found}", flush=True)
+
+    def fire(self, amount: float) -> Report | None:
+        """Prunes the model at once, without a schedule or a record.
+
+        Args:
+            amount: How much to prune; see `amount_at`.
+
+        Returns:
+            The report of the removal; `None` if nothing was removed.
+        """
+        return self._prune(analyse(self.model), amount)[1]
+
+    def _prune(
+        self, analysis: Analysis, amount: float
+    ) -> tuple[Removal | Masks | Skip, Report | None]:
+        outcome = self.prune(analysis, amount)
+        if isinstance(outcome, Removal):
+            outcome = self._weighed(analysis, outcome)
+        self.before_pruning(outcome)
+        report = self._apply(analysis, outcome)
+        self.after_pruning(outcome)
+        return outcome, report
 
     def _weighed(self, analysis: Analysis, removal: Removal) -> Removal | Skip:
         """Skips a removal that is not worth it."""
