@@ -110,7 +110,7 @@ def set_other_shapes(
             reads = any(
                 id(tensor) in changed for tensor in node.arguments.keras_tensors
             )
-            weights = getattr(node.operation, "variables", ())
+            weights = getattr(node.operation, "weights", ())
             touched = any(id(weight) in resized for weight in weights)
             if not (reads or touched):
                 continue
@@ -125,7 +125,7 @@ def _shapes_of(model: Any, node: Any, only_reads: bool) -> list[tuple]:
     """Computes the shapes that a call in another model has from now on."""
     operation = node.operation
     problem: Any = "its weights stay as they are"
-    if not (only_reads and getattr(operation, "variables", ())):
+    if not (only_reads and getattr(operation, "weights", ())):
         try:
             shapes = backend.output_shapes(node)
         except Exception as error:  # Whatever a layer's own code may raise.
