@@ -424,7 +424,7 @@ TABLE = {
     ),
     "a criterion without data": (
         lambda m: ka.criteria.taylor(m, None),
-        "judges by the loss on a sample. Give `data=(x, y)`",
+        "judges by the loss on a sample. Pass one, as `data=(x",
     ),
     "a criterion without a loss": (
         lambda m: ka.criteria.taylor(only_frozen(), LABELLED),

@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and sparsity, and what people read of them."""
+"""Counts parameters, FLOPs and sparsity, and presents them."""
 
 from keras_apoptosis.accounting.capacity import Capacity, capacity
 from keras_apoptosis.accounting.flops import (

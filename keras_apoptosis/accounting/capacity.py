@@ -63,7 +63,7 @@ def capacity(
         maker[block.start : block.stop] = id(block.owner)
         if block.path in dead:
             alive[block.start : block.stop] = ~dead[block.path]
-    # Who reads a sum of units has nothing to read where all of them are dead.
+    # A sum of units is dead for its consumers if all of the units are.
     same = trace.same_units()
     seen = (np.bincount(same, weights=alive) > 0)[same]
 

@@ -34,10 +34,9 @@ class LayerCost:
 def flops(model: keras.Model, training: bool = False) -> int:
     """Counts the floating-point operations of one sample.
 
-    Counted are the multiplications and additions of dense layers,
-    convolutions, attention and recurrent layers: two for each weight and
-    position. What costs little beside them (activations, normalization,
-    pooling) is not.
+    Counts the multiplications and additions of dense layers, convolutions,
+    attention and recurrent layers: two for each weight and position. Leaves
+    out activations, normalization and pooling, which cost little.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.
@@ -49,7 +48,7 @@ def flops(model: keras.Model, training: bool = False) -> int:
 
     Raises:
         ValueError: If the model's graph cannot be read, or a layer works on
-            a shape that is not known.
+            an unknown shape.
 
     Example:
 
@@ -66,8 +65,8 @@ def flops(model: keras.Model, training: bool = False) -> int:
 def parameters(model: keras.Model) -> int:
     """Counts the parameters of a model, trained or not.
 
-    Unlike `model.count_params()` it leaves out what Prunable layers keep
-    beside them: masks and statistics.
+    Unlike `model.count_params()` it leaves out the masks and statistics of
+    Prunable layers.
 
     Args:
         model: A built model.
@@ -103,7 +102,7 @@ def layer_costs(model: keras.Model) -> list[LayerCost]:
 
     Raises:
         ValueError: If the model's graph cannot be read, or a layer works on
-            a shape that is not known.
+            an unknown shape.
 
     Example:
 
@@ -134,7 +133,7 @@ def layer_costs(model: keras.Model) -> list[LayerCost]:
         if math.isnan(found):
             raise ValueError(
                 f"Cannot count the FLOPs of layer '{step.path}', which works "
-                "on a shape that is not known. Received: input shapes "
+                "on an unknown shape. Received: input shapes "
                 f"{[analysis.graph.tensors[k].shape for k in step.read]}"
             )
         if weights or found:

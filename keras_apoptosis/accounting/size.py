@@ -20,12 +20,12 @@ class Size:
     """The size of a model.
 
     Args:
-        neurons: Units, once for each activation that they pass on their way
-            to the layers that read them: 3,904 in a ResNet-18 (Demon pruning,
-            section 2.1). Units that can never leave do not count.
+        neurons: Units of prunable groups, once for each activation that they
+            pass on their way to their consumers: 3,904 in a ResNet-18 (Demon
+            pruning, section 2.1).
         weights: Parameters, trained or not.
         flops: Floating-point operations of one sample's forward pass; `nan`
-            where a layer works on a shape that is not known.
+            where a layer works on an unknown shape.
     """
 
     neurons: int
@@ -74,9 +74,9 @@ def size_after(analysis: Analysis, removal: Removal) -> Size:
     neurons = 0
     for number, group in enumerate(analysis.groups):
         if group.removable:
-            gone = removal[group.name].size if group.name in removal else 0
+            removed = removal[group.name].size if group.name in removal else 0
             passed = sum(len(g.places) for g in gates_of(analysis, number))
-            neurons += passed * (group.size - gone)
+            neurons += passed * (group.size - removed)
     work = work_after(analysis, removal)
     return Size(
         neurons,

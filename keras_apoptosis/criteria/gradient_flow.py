@@ -1,9 +1,9 @@
 """Scores units by their effect on the loss and on the gradient flow.
 
 Scores of the structured methods that demon pruning is compared with (Demon
-pruning, section 4 and appendix I.4): a gate c = 1 stands behind each unit,
-and the score is how fast something changes with that gate. The lower, the
-more expendable the unit.
+pruning, section 4 and appendix I.4): each unit is multiplied by a gate c = 1,
+and its score is a derivative with respect to that gate. The lower the score,
+the more expendable the unit.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def snap(
         batch_size: How many samples of an array to run at once.
 
     Returns:
-        For each group that may leave, by name, shape `(units,)`.
+        For each prunable group, by name, shape `(units,)`.
 
     Raises:
         ValueError: If there is no loss, or the data has no labels.
@@ -106,7 +106,7 @@ def cropit(
         batch_size: See `snap`.
 
     Returns:
-        For each group that may leave, by name, shape `(units,)`.
+        For each prunable group, by name, shape `(units,)`.
 
     Raises:
         ValueError: If there is no loss, or the data has no labels.
@@ -154,7 +154,7 @@ def normalization_scale(model: keras.Model, data: Any = None) -> UnitScores:
         data: Not used.
 
     Returns:
-        For each group that may leave and passes a normalization with a scale,
+        For each prunable group that passes a normalization with a scale,
         by name, shape `(units,)`.
 
     Example:

@@ -31,7 +31,7 @@ def random(
     Returns:
         For `"weights"` a list with an array for each of
         `model.trainable_variables`; for `"units"` a dictionary with one for
-        each group that may leave, by name.
+        each prunable group, by name.
 
     Raises:
         ValueError: If `granularity` is neither.

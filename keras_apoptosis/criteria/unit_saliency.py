@@ -1,8 +1,8 @@
 """Scores units by the change of the loss when they are replaced by means.
 
 After Evci, "Detecting dead weights and units in neural networks", 2018,
-chapters 3 and 4. Each function scores the units of every group that may
-leave; the lower the score, the more expendable the unit.
+chapters 3 and 4. Each function scores the units of every prunable group; the
+lower the score, the more expendable the unit.
 """
 
 from __future__ import annotations
@@ -35,17 +35,16 @@ def mean_replacement_penalty(
 ) -> UnitScores:
     """Computes the change of the loss with a unit's mean (definition 3.1.1).
 
-    The absolute change of each sample's loss, summed over the samples. It
-    takes one pass over the data for each unit; `mean_replacement_saliency`
-    estimates it in one for all.
+    The score is the absolute change of each sample's loss, summed over the
+    samples. It takes one pass over the data for each unit;
+    `mean_replacement_saliency` estimates it for all units in one.
 
     Args:
         model: A compiled model, Sequential or Functional.
-        data: A labelled sample: `(x, y)`, or batches of that; a generator can
-            be read once only and will not do.
-        at: `"post"` to replace what the next layers read, after the
-            activation; `"pre"` to replace what comes before it, as the thesis
-            does.
+        data: A labelled sample: `(x, y)`, or batches of that, but no
+            generator: it can be read only once.
+        at: `"post"` to replace the values after the activation, `"pre"` to
+            replace those before it, as the thesis does.
         layers: Names of groups or layers, layers, patterns such as `"conv*"`,
             or a list of those: what to score. All prunable groups by default.
         loss: Instead of the model's loss: one of Keras, or a function of
@@ -53,8 +52,9 @@ def mean_replacement_penalty(
         batch_size: How many samples of an array to run at once.
 
     Returns:
-        For each group, by name, shape `(units,)`. Groups that may not leave,
-        or whose units are out of sight inside a layer, are absent.
+        For each group, by name, shape `(units,)`. Groups that are not
+        prunable are absent, and so are those inside a layer, where activations
+        cannot be measured.
 
     Raises:
         ValueError: If there is no loss, or the data has no labels.
@@ -144,7 +144,7 @@ def l1_norm(model: keras.Model, data: Any = None) -> UnitScores:
         data: Not used.
 
     Returns:
-        For each group that may leave, by name, shape `(units,)`. Of units
+        For each prunable group, by name, shape `(units,)`. Of units
         that several layers make, the sums add up; biases do not count.
 
     Example:
@@ -170,7 +170,7 @@ def squared_norm(model: keras.Model, data: Any = None) -> UnitScores:
         data: Not used.
 
     Returns:
-        For each group that may leave, by name, shape `(units,)`; see
+        For each prunable group, by name, shape `(units,)`; see
         `l1_norm`.
 
     Example:

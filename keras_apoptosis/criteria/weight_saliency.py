@@ -284,6 +284,6 @@ def check_labelled(name: str, data: Any) -> None:
     """Raises a `ValueError` where a criterion gets no data."""
     if data is None:
         raise ValueError(
-            f"Criterion '{name}' judges by the loss on a sample. Give "
-            "`data=(x, y)`, 1,000 samples say. Received: data=None"
+            f"Criterion '{name}' judges by the loss on a sample. Pass "
+            "one, as `data=(x[:1000], y[:1000])`. Received: data=None"
         )

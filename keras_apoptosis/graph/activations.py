@@ -8,6 +8,9 @@ from typing import Any
 
 from keras import activations, layers
 
+# Zero, with no gradient, for what is below zero.
+RECTIFIERS = (activations.relu, activations.relu6)
+
 # f(αx) = α f(x) for every α > 0.
 HOMOGENEOUS = (activations.linear, activations.relu, activations.leaky_relu)
 
@@ -38,6 +41,14 @@ ELEMENTWISE = (
     activations.tanh_shrink,
     activations.threshold,
 )
+
+
+def is_rectifier(layer: Any) -> bool:
+    """Tells whether a layer returns 0, with no gradient, below 0."""
+    activation = getattr(layer, "activation", layer)
+    if type(activation) is layers.ReLU:
+        return not (activation.negative_slope or activation.threshold)
+    return activation in RECTIFIERS
 
 
 def is_homogeneous(activation: Any) -> bool | None:

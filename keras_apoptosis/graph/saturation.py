@@ -13,14 +13,14 @@ import numpy as np
 from keras import activations, layers
 
 from keras_apoptosis.backend.classes import functions
+from keras_apoptosis.graph.activations import RECTIFIERS
 from keras_apoptosis.graph.groups import Analysis
 from keras_apoptosis.graph.reading import Step
 from keras_apoptosis.graph.units import Affine, Function, Sum
 
 # They come to rest at zero for what is far enough below it.
 SILENT = (
-    activations.relu,
-    activations.relu6,
+    *RECTIFIERS,
     activations.gelu,
     activations.silu,
     activations.hard_silu,

@@ -1,4 +1,4 @@
-"""Choosing what to remove, from scores or statistics."""
+"""Selects what to remove, by scores or by statistics."""
 
 from keras_apoptosis.selection.dead_units import dead_units
 from keras_apoptosis.selection.inactive_units import inactive_units

@@ -29,14 +29,14 @@ def lowest(
 
     Args:
         scores: For each group, by name, shape `(entries,)`.
-        count: How many go altogether, wherever they are, or for each group
-            how many go there.
-        keep: How many entries of each group stay in any case: those with
-            the highest scores. Where that leaves too few, fewer go.
+        count: How many entries to choose, over all groups, or for each group
+            how many to choose there.
+        keep: How many entries to keep in each group, those with the highest
+            scores, even if that means fewer than `count` are chosen.
 
     Returns:
-        For each group the indices that go, ascending. Of equal scores the
-        first goes first.
+        For each group the indices of the chosen entries, ascending. Of equal
+        scores the first is chosen first.
 
     Raises:
         ValueError: If a score is not a number.

@@ -1,4 +1,4 @@
-"""Units that do nothing, as a removal."""
+"""Finds units that do nothing, as a removal."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ def dead_units(
     threshold: float = 0.0,
     batch_size: int = 512,
 ) -> Removal:
-    """Finds the units that do nothing on data, to shrink a model by them.
+    """Finds the units that do nothing on data, as a removal.
 
     A unit does nothing if its ReLU is dead on the data (Synaptic stripping,
     section III-B), or if all its incoming weights are masked, so that it is a
-    constant. What replaces it is its mean where its consumers read it: zero,
-    but for a constant, and for a normalization after the ReLU. Outputs on the
-    data stay the same.
+    constant. It is replaced by its mean at the inputs of its consumers: zero
+    for dead units without a normalization after the ReLU. Outputs on the data
+    do not change.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those,
             of plain or Prunable layers.
         data: The data on which units are judged: arrays, a `tf.data.Dataset`,
             a `keras.utils.PyDataset`, a `DataLoader` or a generator of
-            batches. Not the data on which the model is judged in the end.
-        threshold: Number, at least 0. A unit is dead if its activations add
-            up to no more than that.
+            batches. Do not use the test data.
+        threshold: Number, at least 0. A unit is dead if the sum of its
+            activations is at most this.
         batch_size: How many samples of an array to run at once.
 
     Returns:
-        The removal, for `ka.shrink` or `ka.rebuild`. Of a group of which
-        nothing would be left, the first unit stays.
+        The removal, for `ka.shrink` or `ka.rebuild`. At least one unit of
+        each group is kept: the first one.
 
     Raises:
         ValueError: If the threshold is out of range, or the model or the data
-            is no use.
+            cannot be used.
 
     Example:
 

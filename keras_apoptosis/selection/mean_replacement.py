@@ -26,16 +26,15 @@ def mean_replacements(
 ) -> dict[str, dict[str, Replacement]]:
     """Replaces units by their means: bias propagation.
 
-    Equations 1.5 and 1.6: the mean activation, through the outgoing weights,
-    goes into the biases of the next layers.
+    The mean activation, times the outgoing weights, is added to the biases of
+    the next layers (equations 1.5 and 1.6).
 
     Args:
         model: A built model, Sequential or Functional.
-        data: The sample over which means are taken; labels are not needed.
-        removed: For groups, by name, the indices of the units that go.
-        at: `"post"` for the mean of what the next layers read; `"pre"` for
-            what they read where the unit is at its mean before its
-            activation.
+        data: The sample on which to measure means; labels are not needed.
+        removed: For groups, by name, the indices of the units to remove.
+        at: `"post"` for the mean after the activation, at the inputs of the
+            next layers; `"pre"` for the activation of the mean before it.
         batch_size: How many samples of an array to run at once.
 
     Returns:

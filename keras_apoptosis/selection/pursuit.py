@@ -29,9 +29,9 @@ class Choice:
     Args:
         kept: Shape `(kept,)`, integers. Indices, ascending.
         removed: Shape `(removed,)`, integers. The other indices, ascending.
-        unexplained: Shape `(points,)`. For each observation point what least
-            squares on the kept units leave of what the consumers receive, as
-            a share of it (root mean square).
+        unexplained: Shape `(points,)`. For each observation the share of the
+            consumers' inputs that least squares on the kept units do not
+            explain (root mean square).
     """
 
     kept: np.ndarray
@@ -52,10 +52,10 @@ def choose_units(
     """Chooses units that explain what the consumers receive from all.
 
     Simultaneous orthogonal matching pursuit in Gram form: each step keeps the
-    unit that lowers most what is left of the consumers' inputs after least
-    squares on all kept units, until that is at most `tolerance` of the whole
-    (root mean square). It equals a pivoted partial Cholesky factorization of
-    the Gram matrix, with pivots by the consumers' weights.
+    unit that lowers most the part of the consumers' inputs that least squares
+    on all kept units do not explain, until that is at most `tolerance` of the
+    whole (root mean square). It equals a pivoted partial Cholesky factorization
+    of the Gram matrix, with pivots by the consumers' weights.
 
     Several observation points share the kept units: each has its own
     least squares, and their squared shares are averaged. So a single point
@@ -73,8 +73,8 @@ def choose_units(
             are chosen in the same way.
         projection: Integer > 0. Weights with more columns are projected to as
             many by a random matrix, which keeps squared errors on average.
-            What is left is judged by another one, for the units are chosen
-            to make it small in the first.
+            Another matrix measures the unexplained part, since the units are
+            chosen to make it small in the first.
         seed: Integer, the seed of those matrices.
         overwrite: Whether second moments may be overwritten, which saves a
             copy of them.

@@ -1,4 +1,4 @@
-"""Units that have lost most of their weights, as a removal."""
+"""Finds units that have lost most of their weights, as a removal."""
 
 from __future__ import annotations
 
@@ -28,29 +28,30 @@ def sparse_units(
     share: float = 0.0,
     batch_size: int = 512,
 ) -> Removal:
-    """Finds units with few non-zero weights, coming in or going out.
+    """Finds units with few non-zero incoming or outgoing weights.
 
-    After weights were pruned, so that the small model needs no sparse format
-    (Evci, 2018, section 2.2 and figure 2.11). A unit with no incoming weight
-    is a constant, one with no outgoing weight is not read: with `share=0`
-    nothing is lost, as long as there is `data` to take their constants from.
+    For models whose weights were pruned, so that the small model needs no
+    sparse format (Evci, 2018, section 2.2 and figure 2.11). A unit without
+    incoming weights is a constant, and one without outgoing weights has no
+    effect: with `share=0` the outputs do not change, provided that there is
+    `data` to measure the constants on.
 
     Args:
         model: A built model, Sequential or Functional, usually of Prunable
             layers with masks.
-        share: Number from 0 to below 1. A unit goes if at most this share of
-            its incoming, or of its outgoing, weights is not zero.
-        data: A sample over which the means are taken that replace the units
-            (bias propagation); labels are not needed. `None` to replace
-            them by zero, as the thesis did there.
-        batch_size: How many samples of an array to run at once.
+        data: A sample on which to measure the means that replace the units
+            (bias propagation); labels are not needed. `None` to replace them
+            by zero, as the thesis did.
+        share: Number from 0 to below 1. A unit is removed if at most this
+            share of its incoming, or of its outgoing, weights is not zero.
+        batch_size: Integer > 0. How many samples of an array to run at once.
 
     Returns:
-        The removal, for `ka.shrink` or `ka.rebuild`. Of a group of which
-        nothing would be left, the unit with the most weights stays.
+        The removal, for `ka.shrink` or `ka.rebuild`. At least one unit of
+        each group is kept: the one with the most weights.
 
     Raises:
-        ValueError: If the share is out of range, or the model is no use.
+        ValueError: If the share is out of range, or the model cannot be used.
 
     Example: no weight leads to unit 0.
 

@@ -14,10 +14,10 @@ def strip_weights(
 ) -> np.ndarray:
     """Masks the most negative of the remaining weights of some units.
 
-    Of each unit goes `share` of the weights that it has left, rounded to the
-    nearest number: at least one, but never the last (Synaptic stripping,
-    sections III-C and IV-A). As in the paper, it is a share of all of them:
-    a unit that has no negative weights left loses its smallest.
+    Masks `share` of the remaining weights of each unit, rounded to the nearest
+    number: at least one, but never the last (Synaptic stripping, sections
+    III-C and IV-A). As in the paper, it is a share of all remaining weights: a
+    unit without negative weights loses its smallest ones.
 
     Args:
         kernel: The weights.

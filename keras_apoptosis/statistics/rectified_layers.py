@@ -1,4 +1,4 @@
-"""Layers of rectified units, and what their units add up to on data."""
+"""Finds layers of rectified units, and measures their total activation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import activations
 
 from keras_apoptosis.graph import Analysis, Graph, Step
+from keras_apoptosis.graph.activations import is_rectifier
 from keras_apoptosis.graph.rule_table import rule_of
 from keras_apoptosis.graph.rules import Contraction, channel_axis
 from keras_apoptosis.statistics.probe import Point, collect
@@ -18,15 +18,15 @@ from keras_apoptosis.statistics.probe import Point, collect
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rectified:
-    """A layer whose units pass a ReLU, and nothing but that.
+    """A layer whose units pass a ReLU, and no other layer before it.
 
     Args:
         path: Path of the layer.
         layer: The layer whose weights feed the units.
-        rule: The rule of the layer, which knows its kernel.
+        rule: The rule of the layer, which names its kernel.
         judge: The layer that applies the ReLU: the same one, or one that
             follows it.
-        tensors: Keys of what the judge returns, one for each of its calls.
+        tensors: Keys of the outputs of the judge, one for each of its calls.
     """
 
     path: str
@@ -37,7 +37,7 @@ class Rectified:
 
     @property
     def kernel(self) -> keras.Variable:
-        """The variable that holds the incoming weights."""
+        """The kernel: the incoming weights."""
         return getattr(self.layer, self.rule.kernel)
 
     @property
@@ -46,7 +46,7 @@ class Rectified:
         return self.kernel.shape[self.rule.unit_axis]
 
     def point(self, graph: Graph) -> Point:
-        """The points where the units are measured."""
+        """Returns the point at which the units are measured."""
         parts = []
         for key in self.tensors:
             shape = tuple(graph.tensors[key].shape)
@@ -55,19 +55,19 @@ class Rectified:
         return Point(AFTER_RELU, self.path, parts)
 
 
-# Under which the probe files what it measures of rectified layers.
+# The name of the group under which rectified layers are measured.
 AFTER_RELU = "after the ReLU"
 
 
 def rectified_layers(
     graph: Graph, convolutions: bool = False
 ) -> list[Rectified]:
-    """Finds the layers whose units a ReLU judges.
+    """Finds the layers whose units a ReLU follows directly.
 
-    That is a dense layer with a ReLU for its activation, or one whose output
-    is read by a ReLU layer and by nothing else. With a normalization between
-    the two it is not one: that sets the mean of what the ReLU receives,
-    whatever the weights.
+    These are dense layers with a ReLU as activation, and dense layers whose
+    output is consumed by a ReLU layer only. A normalization between the two
+    does not count as direct: it sets the mean input of the ReLU, whatever the
+    weights are.
 
     Args:
         graph: The model.
@@ -97,14 +97,6 @@ def rectified_layers(
                 )
             )
     return found
-
-
-def is_rectifier(layer: Any) -> bool:
-    """Tells whether a layer returns 0, with no gradient, below 0."""
-    activation = getattr(layer, "activation", layer)
-    if type(activation) is keras.layers.ReLU:
-        return not (activation.negative_slope or activation.threshold)
-    return activation in (activations.relu, activations.relu6)
 
 
 def totals(
@@ -143,7 +135,8 @@ def _calls(graph: Graph) -> dict[Any, list[Step]]:
 def _only_readers(graph: Graph, calls: list[Step]) -> list[Step]:
     """Returns the calls of the one layer that consumes a layer's output.
 
-    Empty where others read it as well, or that layer reads others as well.
+    Empty if other layers consume it as well, or if that layer has other
+    inputs.
     """
     outputs = {step.outputs[0] for step in calls}
     readers = [s for s in graph.steps if outputs & set(s.inputs)]

@@ -34,21 +34,21 @@ UnitScores = dict[str, np.ndarray]
 
 
 class ReplacedUnits:
-    """Replaces units by constants, in part, and looks at the loss.
+    """Replaces units by constants, in part, and measures the loss.
 
-    What is compiled is kept, so that an object is worth keeping until the
-    model changes its shape.
+    It keeps its compiled functions: reuse an object as long as the shapes of
+    the model do not change.
 
     Args:
         analysis: The model's units.
-        at: `"post"` to replace what consumers read, after the activation;
-            `"pre"` to replace what producers compute before it.
+        at: `"post"` to replace values after the activation, `"pre"` to
+            replace those before it.
         loss: Instead of the model's loss; see `keras_apoptosis.losses`.
-        groups: Names of the groups to look at; all by default.
+        groups: Names of the groups to replace; all by default.
 
     Attributes:
         groups: Names of the groups that it can replace.
-        points: Where it looks at their units.
+        points: The points at which their units are measured.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class ReplacedUnits:
 
         Args:
             data: The sample, with labels.
-            constants: What units are replaced by; as `means` has it.
+            constants: Constants that replace units, as `means` returns them.
             batch_size: How many samples of an array to run at once.
 
         Yields:
@@ -132,7 +132,7 @@ class ReplacedUnits:
 
         Args:
             data: The sample, with labels.
-            constants: What units are replaced by; as `means` has it.
+            constants: Constants that replace units, as `means` returns them.
             replaced: For some groups, by name, how far each unit is
                 replaced: shape `(units,)`, from 0 to 1.
             batch_size: How many samples of an array to run at once.
@@ -165,7 +165,7 @@ class ReplacedUnits:
 
         Args:
             data: The sample; labels are not needed.
-            constants: What units are replaced by; as `means` has it.
+            constants: Constants that replace units, as `means` returns them.
             points: Where to look.
             batch_size: How many samples of an array to run at once.
         """

@@ -1,4 +1,4 @@
-"""What units add up to over the data of an epoch, as `fit` goes on."""
+"""Records the total activation of units on the data of an epoch of `fit`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from keras_apoptosis.statistics.rectified_layers import Rectified, totals
 
 
 class ActivationRecorder:
-    """Separates what the units of layers did on one kind of data.
+    """Records the total activation of units on one kind of data.
 
-    Layers that keep statistics count every call, in training as in
-    evaluation. So they are reset where the data that is meant begins, and
-    read where it ends.
+    Layers that keep statistics count every call, in training and in
+    evaluation. So the recorder resets them before the requested data, and
+    reads them after it.
 
     Args:
         data: `"validation"`, `"training"`, or data to run the model on.
@@ -40,7 +40,7 @@ class ActivationRecorder:
         self._totals: dict[str, np.ndarray] | None = None
 
     def begin_fit(self, layers: Sequence[Rectified]) -> None:
-        """Takes the layers to watch.
+        """Sets the layers to record.
 
         Raises:
             ValueError: If a layer keeps no statistics, and no data is given.
@@ -48,10 +48,10 @@ class ActivationRecorder:
         for each in layers if isinstance(self.data, str) else ():
             if getattr(each.judge, "statistics_total", None) is None:
                 raise ValueError(
-                    f"Layer '{each.judge.name}' keeps no statistics, so what "
-                    f"it does on the {self.data} data cannot be told without "
-                    "another pass. Convert the model by `ka.make_prunable("
-                    "model, track_statistics=True)`, or give `data=`, such as "
+                    f"Layer '{each.judge.name}' keeps no statistics, so its "
+                    f"activations on the {self.data} data are not known. "
+                    "Convert the model by `ka.make_prunable(model, "
+                    "track_statistics=True)`, or pass `data=`, such as "
                     "`data=x_val`. Received: "
                     f"{type(each.judge).__name__} '{each.judge.name}'"
                 )
@@ -67,19 +67,19 @@ class ActivationRecorder:
 
     def begin_test(self) -> None:
         if self._is("training"):
-            self._read()  # Before the validation data count as well.
+            self._read()  # Before the validation data are counted, too.
         else:
-            self._reset()  # Of what the training batches left there.
+            self._reset()  # The training batches were counted.
 
     def end_test(self) -> None:
-        # Now: until the epoch's end others may call the model on other data.
+        # Now: until the end of the epoch the model may run on other data.
         if self._is("validation"):
             self._read()
 
     def end_epoch(
         self, analysis: Analysis, layers: Sequence[Rectified]
     ) -> dict[str, np.ndarray] | None:
-        """The total activation of each unit, for each layer, by path.
+        """Returns the total activation of each unit, by path of the layer.
 
         Args:
             analysis: The model's units as they are now.
@@ -96,7 +96,7 @@ class ActivationRecorder:
             return None
         for each in layers:
             if self._totals[each.path].size != each.size:
-                # Units left since; the statistics were cut along with them.
+                # Units were removed since, and their statistics with them.
                 self._totals[each.path] = _total(each)
         return self._totals
 
@@ -113,6 +113,6 @@ class ActivationRecorder:
 
 
 def _total(layer: Rectified) -> np.ndarray:
-    """Over the data of all workers: each counts what it sees."""
+    """Returns the totals over the data of all workers."""
     total = ops.convert_to_numpy(layer.judge.statistics_total.value)
     return collectives.all_reduce_sum(total, f"statistics.{total.size}")

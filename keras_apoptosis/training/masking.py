@@ -20,8 +20,8 @@ from keras_apoptosis.backend import (
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.layers.weight_mask import WeightMask
 
-# Without a gradient, and with their slots cleared, these leave a weight that
-# is zero where it is. Others, such as Muon, mix the entries of a matrix.
+# Without a gradient, and with their slots cleared, these do not change a weight
+# of zero. Others, such as Muon, mix the entries of a matrix.
 ENTRYWISE = (
     keras.optimizers.SGD,
     keras.optimizers.RMSprop,
@@ -65,11 +65,11 @@ def mask_of(layer: WeightMask) -> np.ndarray:
 def check_maskable(
     model: keras.Model, layers: Mapping[str, WeightMask]
 ) -> None:
-    """Complains of what cannot be masked, before anything changes.
+    """Checks that layers can be masked, before anything changes.
 
     Args:
         model: The model.
-        layers: The layers to mask, by the names that people know.
+        layers: The layers to mask, by name.
 
     Raises:
         ValueError: If a layer is quantized, or the model is distributed over
@@ -95,11 +95,11 @@ def mask_weights(
 ) -> None:
     """Sets masks, so that what they mask stays exactly zero in training.
 
-    It may be called from a callback, also in the middle of an epoch. What the
-    optimizer remembers of masked weights is cleared. Where it is one that
-    moves weights by other weights' gradients, they are put back to zero
-    after each update, in the compiled step; only the average of weights that
-    such an optimizer keeps (`use_ema`) may hold a trace.
+    It may be called from a callback, also in the middle of an epoch. The slots
+    of the optimizer are cleared for masked weights. Some optimizers move
+    weights by the gradients of others; then masked weights are reset to zero
+    after each update, in the compiled step. Only the averages of such an
+    optimizer (`use_ema`) may differ from zero.
 
     Args:
         model: The model; compiled, if it is to be trained.
@@ -126,8 +126,8 @@ def mask_weights(
         clear_slots(optimizer, kernels)
         _hold(model)
     if first:
-        # The steps were traced without this mask. Layers whose weights are
-        # all there go without: a mask costs time in every step.
+        # The steps were traced without this mask. Layers get a mask only once
+        # weights are masked: it costs time in every step.
         for each in models_of(model):
             backend.forget_compiled(each)
     backend.sync_to_jax(model)
@@ -159,7 +159,7 @@ def _hold(model: keras.Model) -> None:
     for hook in step_hooks.hooks_of(model.optimizer):
         if isinstance(hook, _KeptZeros):
             with step_hooks.without_hooks(model.optimizer):
-                pass  # It takes the new masks as it is built again.
+                pass  # It is built again, with the new masks.
             for each in models_of(model):
                 backend.forget_compiled(each)
             return

@@ -1,4 +1,4 @@
-"""Gaussian noise on the weights of living units, inside the compiled step."""
+"""Adds Gaussian noise to weights of living units, in the compiled step."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from keras_apoptosis.training.live_hook import LiveHook
 class UnitNoise(LiveHook):
     """Adds Gaussian noise to the weights of units after each update.
 
-    A unit's weights are those that make it: its column of a kernel, its bias,
-    its scale and offset in a normalization that it passes. What reads it
-    belongs to other units. Weights that are masked stay zero.
+    The weights of a unit are its column of a kernel, its bias, and its scale
+    and offset in a normalization that it passes. Its outgoing weights belong
+    to other units. Masked weights stay zero.
 
     The numbers follow from `seed` and the optimizer's iteration: the same on
     each worker that starts from the same seed.
 
     Args:
-        model: The model whose weights are meant.
-        variance: σ² over the training, a schedule.
-        groups: Gives, for an analysis of the model, the indices of the
-            groups whose units get noise.
-        every: Add the variance of so many steps at once, each so many steps.
+        model: The model.
+        variance: A schedule of σ² over the training.
+        groups: A function of an analysis of the model that returns the
+            indices of the groups whose units get noise.
+        every: Integer > 0. The number of steps between two additions, each
+            with the variance of all these steps.
         seed: Integer.
         symmetric: Whether units without any gradient get noise as well. By
             default a unit whose gradients are all exactly zero in a step gets
@@ -55,14 +56,14 @@ class UnitNoise(LiveHook):
         self.seed = seed
         self.symmetric = symmetric
         self._active: Any = None  # In the present step.
-        # By group, by name, which units are alive; all, where none is given.
+        # By name of the group, which units are alive; all by default.
         self.alive: dict[str, np.ndarray] = {}
         self._owned: dict[int, dict[int, np.ndarray]] = {}
         self._masked: dict[int, keras.Layer] = {}
         self._analysis: Analysis  # As of the last `build`.
 
     def build(self, weights: Sequence[keras.Variable]) -> None:
-        # Weights changed shape, so other units stand at other places.
+        # Weights changed their shape, so units have other positions.
         self._analysis = analyse(self.model)
         self._owned = _owned_by_units(
             self._analysis, self.groups(self._analysis)
@@ -76,7 +77,7 @@ class UnitNoise(LiveHook):
         super().build(weights)
 
     def set_alive(self, alive: Mapping[str, np.ndarray]) -> None:
-        """Says which units are alive, for `change` as for the next `build`.
+        """Sets which units are alive, from the next `build` on.
 
         Args:
             alive: For each group, by name, a boolean for each unit.
@@ -84,9 +85,9 @@ class UnitNoise(LiveHook):
         self.alive = dict(alive)
 
     def renew_alive(self) -> None:
-        """Takes what `set_alive` said into the steps that follow.
+        """Applies what `set_alive` set to the following steps.
 
-        To be surrounded as `change` is.
+        Surround it as `change`.
         """
         self.change(alive=self._label_states())
 
@@ -152,7 +153,7 @@ class UnitNoise(LiveHook):
         noise = noise * scale
         layer = self._masked.get(id(weight))
         if layer is not None and layer.kernel_mask is not None:
-            # On JAX the mask itself is not seen here; that it is at work is.
+            # On JAX the mask itself is not visible here; its effect is.
             masked = ops.equal(ops.convert_to_tensor(weight), 0)
             noise = ops.where(masked, 0.0, noise)
         return noise
@@ -176,7 +177,7 @@ def _places(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 class _StepSeed(keras.random.SeedGenerator):
-    """A seed made of numbers and the step, which is live on every backend."""
+    """A seed of numbers and the step, which is live on every backend."""
 
     def __init__(self, seed: int, number: int, iteration: Any):
         # Far apart: PyTorch's generators take the sum of a seed's two parts.

@@ -1,4 +1,4 @@
-"""A penalty on weights, of a strength that follows a schedule."""
+"""Penalizes weights, with a strength that follows a schedule."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SCALES = {
 
 
 class Regularization(LiveHook):
-    """Adds the gradient of a scheduled penalty, before the optimizer sees it.
+    """Adds the gradient of a scheduled penalty to that of the loss.
 
-    So the penalty is scaled by what adaptive optimizers scale by, as one in
-    the loss is, unlike decoupled weight decay (Demon pruning, appendix F.5).
+    Adaptive optimizers then scale it as they scale a penalty in the loss,
+    unlike decoupled weight decay (Demon pruning, appendix F.5).
 
     Args:
-        strength: λ over the training, a schedule.
+        strength: A schedule of λ over the training.
         penalty: `"l1"` for `λ Σ|w|`, or `"l2"` for `λ Σ w²`, as Keras'
-            regularizers have them.
+            regularizers.
         weights: The weights to regularize.
     """
 

@@ -7,8 +7,8 @@ from keras import activations, layers
 
 import keras_apoptosis as ka
 from keras_apoptosis.graph import analyse, read
+from keras_apoptosis.graph.activations import is_rectifier
 from keras_apoptosis.statistics.rectified_layers import (
-    is_rectifier,
     rectified_layers,
     totals,
 )
