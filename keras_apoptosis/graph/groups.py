@@ -212,7 +212,8 @@ def analyse(model: keras.Model, prune_non_trainable: bool = False) -> Analysis:
         ]
         if not read_by and not reasons:
             reasons.append("no layer uses them")
-        involved = [each.layer for each in (*producers, *read_by)]
+        involved = [each.layer for each in producers]
+        involved += [each.layer for each in read_by]
         fixed = _non_trainable([*involved, *carriers.get(number, [])])
         if fixed and not prune_non_trainable:
             reasons.append(
@@ -355,12 +356,12 @@ def _observations(
     observations = []
     names: set[str] = set()
     for sources in sorted(tuple(sorted(s)) for s in together.subsets()):
-        mine = [part for part in parts if part[0] in sources]
+        here = [part for part in parts if part[0] in sources]
         observations.append(
             Observation(
                 name=_new_name(draft.trace.sources[sources[0]].path, names),
                 sources=sources,
-                consumers=tuple((c, places) for _, c, places in mine),
+                consumers=tuple((c, places) for _, c, places in here),
                 measurable=all(
                     draft.trace.sources[each].tensor is not None
                     for each in sources

@@ -306,12 +306,14 @@ def read(model: keras.Model) -> Graph:
     tensors: list[keras.KerasTensor] = []
     steps: list[Step] = []
 
-    def new_keys(new_tensors) -> tuple[int, ...]:
+    def new_keys(new_tensors: Iterable[Any]) -> tuple[int, ...]:
         first = len(tensors)
         tensors.extend(new_tensors)
         return tuple(range(first, len(tensors)))
 
-    def walk(function, keys: dict[int, int], prefix: str) -> tuple[int, ...]:
+    def walk(
+        function: Any, keys: dict[int, int], prefix: str
+    ) -> tuple[int, ...]:
         for node in ordered_nodes(function):
             operation, path = node.operation, prefix + node.operation.name
             inputs = tuple(keys[id(t)] for t in node.arguments.keras_tensors)

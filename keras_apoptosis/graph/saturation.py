@@ -103,7 +103,9 @@ def gates_of(analysis: Analysis, number: int) -> list[Gate]:
             continue
         seen.add(index)
         source = analysis.trace.sources[index]
-        step = made_by.get(source.tensor)
+        step = None
+        if source.tensor is not None:
+            step = made_by.get(source.tensor)
         side = saturated_side(step.operation) if step is not None else ""
         is_activation = isinstance(source.transfer, Function)
         passes = isinstance(source.transfer, Affine | Sum) or (

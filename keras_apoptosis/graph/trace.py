@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -279,13 +279,19 @@ class Call:
         Args:
             name: The argument's name in the layer's `call`.
         """
+        step = self.recorded
+        given = step.given.get(name, ())
+        return [n for n, place in enumerate(step.data) if place in given]
+
+    @property
+    def recorded(self) -> Step:
+        """Returns the call in the graph, whose arguments Keras recorded."""
         if self.step is None:
             raise ValueError(
                 "Only a call in the graph itself has recorded arguments. "
                 f"Received: '{self.path}', which is part of another layer"
             )
-        given = self.step.given.get(name, ())
-        return [n for n, place in enumerate(self.step.data) if place in given]
+        return self.step
 
     def is_used(self, output: int) -> bool:
         """Returns whether anything reads an output, or the model returns it."""
@@ -334,7 +340,6 @@ class Call:
         """
         if output_shapes is None:
             output_shapes = [layer.compute_output_shape(*input_shapes)]
-        nested = config is not None and self.config is not None
         return Call(
             self.trace,
             layer,
@@ -343,7 +348,9 @@ class Call:
             input_shapes,
             [tuple(shape) for shape in output_shapes],
             owner=self.owner,
-            config=(*self.config, *config) if nested else None,
+            config=None
+            if config is None or self.config is None
+            else (*self.config, *config),
             times=(*self.times, *times),
             top=self.top,
         )
@@ -503,7 +510,7 @@ class Call:
             sizes += tuple(owned.get(a, s) for a, s in enumerate(of.shape))
         sizes += self.times
         fixed = [s for s in sizes if not isinstance(s, np.ndarray)]
-        factor = math.nan if None in fixed else math.prod(fixed)
+        factor = math.prod(math.nan if s is None else s for s in fixed)
         follow = tuple(s for s in sizes if isinstance(s, np.ndarray))
         self.trace.work.append(Work(self.top, factor, follow))
 
@@ -564,7 +571,7 @@ class Call:
         )
         return units
 
-    def _weights(self, weights: Mapping[str, int]):
+    def _weights(self, weights: Mapping[str, int]) -> Iterator[tuple[Any, int]]:
         for name, axis in weights.items():
             variable = getattr(self.layer, name, None)
             if variable is not None:
@@ -618,7 +625,7 @@ def _hold_masks(call: Call) -> None:
     A mask has no units of its own that could be removed with those of the
     tensor that it masks.
     """
-    step = call.step
+    step = call.recorded
     for name, places in step.given.items():
         if not is_mask(name):
             continue

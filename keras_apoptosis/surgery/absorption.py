@@ -43,11 +43,14 @@ def response_to(
         layer's outputs, and the root mean square of what deviates from it.
     """
     step, tensors = consumer.step, analysis.graph.tensors
-    known = step is not None and None not in tensors[step.read[0]].shape[1:]
-    if consumer.uneven and known:
+    if (
+        consumer.uneven
+        and step is not None
+        and None not in tensors[step.read[0]].shape[1:]
+    ):
         # What else is added on the way is there without the constants, too.
         image, nothing = (
-            _constant_input(analysis, observation, consumer, each)
+            _constant_input(analysis, observation, consumer, step, each)
             for each in (constants, np.zeros_like(constants))
         )
         answer = _response(consumer.layer, image - nothing, weights)
@@ -61,7 +64,8 @@ def response_to(
     )
     outputs = rows.shape[rows.ndim - len(consumer.outputs) :]
     rows = rows.reshape(rows.shape[0], -1, *outputs).sum(1)
-    shift = sum(np.tensordot(constants, rows[place], 1) for place in places)
+    parts = [np.tensordot(constants, rows[place], 1) for place in places]
+    shift = np.sum(parts, axis=0)
     return shift, float("nan") if consumer.uneven else 0.0
 
 
@@ -134,7 +138,7 @@ def _ends(consumer: Consumer) -> tuple[int, ...]:
 
 
 def _path(
-    analysis: Analysis, observation: Observation, consumer: Consumer
+    analysis: Analysis, observation: Observation, last: Step
 ) -> list[Step]:
     """Returns the steps between an observation and a consumer, in order."""
     # Where the units take new values, they are observed anew.
@@ -151,7 +155,7 @@ def _path(
     }
     return [
         step
-        for step in analysis.graph.steps_to({consumer.step.read[0]})
+        for step in analysis.graph.steps_to({last.read[0]})
         if unchanged.intersection(step.read)
         and unchanged.intersection(step.outputs)
         and not observed.intersection(step.outputs)
@@ -162,11 +166,12 @@ def _constant_input(
     analysis: Analysis,
     observation: Observation,
     consumer: Consumer,
+    step: Step,
     constants: np.ndarray,
 ) -> Any:
     """Computes what reaches a consumer if an observation holds constants."""
     tensors = analysis.graph.tensors
-    values = {}
+    values: dict[int, Any] = {}
     number = next(
         n
         for n, group in enumerate(analysis.groups)
@@ -174,16 +179,17 @@ def _constant_input(
     )
     for index in observation.sources:
         source = analysis.trace.sources[index]
-        shape = [1, *tensors[source.tensor].shape[1:]]
-        image = np.zeros(shape, "float32")
+        if source.tensor is None:
+            continue
+        image = np.zeros((1, *tensors[source.tensor].shape[1:]), "float32")
         channels = np.moveaxis(image, source.units.axis, -1)
         for places in analysis.positions(source.units.labels, number):
             channels[..., places] = constants
         values[source.tensor] = ops.convert_to_tensor(image)
-    for step in _path(analysis, observation, consumer):
-        for key in step.inputs:
+    for each in _path(analysis, observation, step):
+        for key in each.inputs:
             if key not in values:
                 shape = (1, *tensors[key].shape[1:])
                 values[key] = ops.zeros(shape, "float32")
-        values.update(zip(step.outputs, step.run(values), strict=True))
-    return ops.cast(values[consumer.step.read[0]], consumer.kernel.dtype)
+        values.update(zip(each.outputs, each.run(values), strict=True))
+    return ops.cast(values[step.read[0]], consumer.kernel.dtype)

@@ -88,10 +88,10 @@ class MultiHead(Rule):
             inside.output, [mixed], [into], [(*into[:2], *widths)]
         )
         (made,) = EinsumContraction().trace(inner)
-        steps = shapes[0][1], shapes[1][1]
+        lengths = shapes[0][1], shapes[1][1]
         heads = q[2].labels
-        call.works(*steps, heads, q[3].labels)
-        call.works(*steps, heads, v[3].labels)
+        call.works(*lengths, heads, q[3].labels)
+        call.works(*lengths, heads, v[3].labels)
         if grouped:
             self._as_wide_as(call, query, made[2].labels)
         elif not has_output_shape(layer):

@@ -17,7 +17,14 @@ from keras_apoptosis.graph.rules.rule import (
     each_by_itself,
 )
 from keras_apoptosis.graph.trace import NONE, Call
-from keras_apoptosis.graph.units import Affine, Axes, Function, Sum, Unknown
+from keras_apoptosis.graph.units import (
+    Affine,
+    Axes,
+    Function,
+    Sum,
+    Transfer,
+    Unknown,
+)
 
 # What mixes the entries along one axis, by default the last.
 MIXING = (activations.softmax, activations.log_softmax, activations.sparsemax)
@@ -134,7 +141,7 @@ class BatchNorm(Rule):
         own = layer.axis % len(call.input_shapes[0])
         made = {}
         for axis, units in axes.items():
-            transfer = Unknown()
+            transfer: Transfer = Unknown()
             call.carry(units)
             if axis == own:
                 call.own(units.labels, dict.fromkeys(self.weights, 0))
@@ -145,22 +152,15 @@ class BatchNorm(Rule):
     @staticmethod
     def coefficients(layer: Any) -> tuple[np.ndarray, np.ndarray]:
         """Returns scale and shift of each unit in inference."""
-        mean, variance, gamma, beta = (
-            None
-            if variable is None
-            else ops.convert_to_numpy(variable).astype("float64")
-            for variable in (
-                layer.moving_mean,
-                layer.moving_variance,
-                layer.gamma,
-                layer.beta,
-            )
-        )
-        scale = 1 / np.sqrt(variance + layer.epsilon)
-        if gamma is not None:
-            scale = scale * gamma
-        shift = -mean * scale
-        return scale, shift if beta is None else shift + beta
+
+        def value(variable: Any) -> np.ndarray:
+            return ops.convert_to_numpy(variable).astype("float64")
+
+        scale = 1 / np.sqrt(value(layer.moving_variance) + layer.epsilon)
+        if layer.gamma is not None:
+            scale = scale * value(layer.gamma)
+        shift = -value(layer.moving_mean) * scale
+        return scale, shift if layer.beta is None else shift + value(layer.beta)
 
 
 class Masking(Rule):

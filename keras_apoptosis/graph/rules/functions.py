@@ -43,11 +43,9 @@ class Unequal(Rule):
     """Compares with a number; with 0, units that are zero stay zero."""
 
     def trace(self, call: Call) -> Sequence[Axes]:
-        values = [
-            value
-            for value in call.step.filled([None] * len(call.step.inputs))[0]
-            if value is not None
-        ]
+        step = call.recorded
+        args, _ = step.filled([None] * len(step.inputs))
+        values = [value for value in args if value is not None]
         if len(call.inputs) > 1 or any(np.any(value) for value in values):
             call.hold("compares the units with values other than zero")
             return [NONE]
@@ -105,7 +103,7 @@ class Stack(Rule):
 
 def _operands(call: Call) -> Iterator[tuple[tuple, Axes | None]]:
     """Yields shape and units of each operand, `None` for a constant."""
-    args, kwargs = call.step.arguments
+    args, kwargs = call.recorded.arguments
     tensors = iter(zip(call.input_shapes, call.inputs, strict=True))
     for value in (*args, *kwargs.values()):
         if isinstance(value, keras.KerasTensor):

@@ -41,7 +41,7 @@ class Recurrent(Rule):
 
     def trace(self, call: Call) -> Sequence[Axes]:
         layer, axes = call.layer, call.inputs[0]
-        states = call.argument("initial_state") if call.step else []
+        given = call.argument("initial_state") if call.step else []
         cells, places = self._cells(layer)
         rank = len(call.input_shapes[0])
         for axis in (1, *range(2, rank - 1)):
@@ -51,26 +51,27 @@ class Recurrent(Rule):
                     [axes[axis]],
                 )
         units = axes.get(rank - 1)
-        known = [self._gates(cell) for cell in cells]
-        if None in known or self._channels_first(layer, rank):
+        gates = [self._gates(cell) for cell in cells]
+        known = [count for count in gates if count is not None]
+        if len(known) < len(cells) or self._channels_first(layer, rank):
             call.hold("has cells without a rule")
             return [NONE] * len(call.output_shapes)
-        initial = iter(states)
-        ends: list[Axes] = []
-        for number, (cell, gates, place) in enumerate(
+        initial = iter(given)
+        ends: list[Units] = []
+        for number, (cell, count, place) in enumerate(
             zip(cells, known, places, strict=True)
         ):
-            units = self._cell(call, cell, gates, place, units, number)
+            units = self._cell(call, cell, count, place, units, number)
             sizes = cell.state_size
-            count = len(sizes) if isinstance(sizes, (list, tuple)) else 1
-            for _ in range(count):
+            states = len(sizes) if isinstance(sizes, (list, tuple)) else 1
+            for _ in range(states):
                 self._start(call, cell, units, next(initial, None))
-            ends.extend([units] * count)
+            ends.extend([units] * states)
         if getattr(layer, "stateful", False):
             for variable, end in zip(layer.states, ends, strict=True):
                 call.trace.own(variable, -1, end.labels)
         shape = call.output_shapes[0]
-        made = [{len(shape) - 1: units}]
+        made: list[Axes] = [{len(shape) - 1: ends[-1]}]
         for end, shape in zip(ends, call.output_shapes[1:], strict=False):
             axis = len(shape) - 1
             made.append(surfaced(call, {axis: end}, len(made)))

@@ -111,12 +111,12 @@ class FeedForward(Rule):
     def trace(self, call: Call) -> Sequence[Axes] | None:
         call.hold("mixes the units inside the layer")
         shape = call.input_shapes[0]
-        made = [
-            self._made(call, self._inner(call, name), shape)
-            for name in _several(self.producers)
-        ]
-        if None in made:
-            return None
+        made = []
+        for name in _several(self.producers):
+            units = self._made(call, self._inner(call, name), shape)
+            if units is None:
+                return None
+            made.append(units)
         width = (*shape[:-1], made[0][len(shape) - 1].labels.size)
         units = merged(call, made, [width] * len(made), Unknown())
         for name in self.between:
