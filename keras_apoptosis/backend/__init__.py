@@ -28,6 +28,7 @@ from keras_apoptosis.backend.layers import (
 )
 from keras_apoptosis.backend.models import (
     as_function,
+    compile_arguments,
     direct_operations,
     layers_inside,
     models_of,
@@ -78,6 +79,7 @@ __all__ = [
     "built_with",
     "changed_config",
     "clear_slots",
+    "compile_arguments",
     "config_rebuilds",
     "custom_parts",
     "cut_torch_state",
