@@ -328,9 +328,15 @@ def test_stripped_models_load_without_keras_apoptosis(tmp_path):
 
 def test_compile_is_kept():
     """The copies train on as the original does, and apart from it."""
-    model = sequential()
-    for layer in model.layers:
-        layer.rate = 0.0  # Of dropout, which would draw anew.
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(8, name="one"),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Dense(3, name="two"),
+        ]
+    )
 
     def loss(y, predictions):  # One that Keras could not serialize.
         return keras.ops.mean((predictions - y) ** 2, axis=-1)
