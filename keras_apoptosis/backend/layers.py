@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -74,7 +75,7 @@ def pristine(
     Returns:
         The new layer and the shapes of its variables, in order.
     """
-    config = changed_config(layer.get_config(), changes)
+    config = changed_config({**layer.get_config(), **_live(layer)}, changes)
     if config.get("stateful"):  # Its states cannot be made without values.
         config["stateful"] = False
     with made_without_values(), custom_parts(layer):
@@ -83,6 +84,37 @@ def pristine(
             twin.build(**shapes)
         found = [tuple(variable.shape) for variable in twin.variables]
     return twin, found
+
+
+def parts_of(layer: keras.Layer) -> dict[str, Any]:
+    """Returns a layer's initializers, regularizers and constraints, by name."""
+    return {
+        name: value
+        for name, value in layer.__dict__.items()
+        if isinstance(value, PARTS)
+    }
+
+
+def held_parts(weight: keras.Variable, part: Any, new: Any) -> dict[str, Any]:
+    """Returns attributes by which a weight holds a part, with another part.
+
+    Keras regularizes and constrains weights by these, not by the layer's.
+    """
+    names = ("_regularizer", "_constraint")
+    return {name: new for name in names if getattr(weight, name, None) is part}
+
+
+def _live(layer: keras.Layer) -> dict[str, Any]:
+    """Returns parts and functions that need not be read from a config.
+
+    Reading them may fail, as for lambdas, or take long, as for arrays.
+    """
+    names = inspect.signature(type(layer).__init__).parameters
+    return {
+        name: value
+        for name, value in layer.__dict__.items()
+        if name in names and isinstance(value, (types.FunctionType, *PARTS))
+    }
 
 
 @contextlib.contextmanager

@@ -134,3 +134,17 @@ def parameters_of(model: keras.Model) -> int:
     """Counts the parameters of a model, which need not be built."""
     weights = {id(weight): weight for weight in model.weights}
     return sum(math.prod(weight.shape) for weight in weights.values())
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any] | None:
+    """Returns the arguments that a model was compiled with, as given.
+
+    Args:
+        model: A model.
+
+    Returns:
+        The arguments, by name, or `None` if it is not compiled by Keras' own
+        `compile`.
+    """
+    found = getattr(model, "_compile_config", None)
+    return dict(found.config) if model.compiled and found else None

@@ -122,6 +122,8 @@ class DemonPruning(PruningCallback):
         layers: Limits pruning, noise and the penalty on scales to some groups
             or layers; see `PruningCallback`.
         exclude: Groups or layers to leave as they are.
+        recalibrate: Whether to compute moving statistics anew, from `data`;
+            see `PruningCallback`.
         total_epochs: Epochs of the whole training, if it is spread over
             several calls of `fit`.
         seed: Integer. The noise follows from it and the number of the step.
@@ -190,6 +192,7 @@ class DemonPruning(PruningCallback):
         min_units: int = 1,
         layers: Any = None,
         exclude: Any = (),
+        recalibrate: bool = True,
         total_epochs: int | None = None,
         seed: int = 0,
         verbose: bool | int | str = "auto",
@@ -200,6 +203,7 @@ class DemonPruning(PruningCallback):
             exclude=exclude,
             min_units=min_units,
             min_gain=min_gain,
+            recalibrate=recalibrate,
             total_epochs=total_epochs,
             verbose=verbose,
         )

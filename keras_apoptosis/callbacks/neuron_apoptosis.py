@@ -70,6 +70,8 @@ class NeuronApoptosis(PruningCallback):
             than this share of the parameters is skipped.
         samples: Integer of at least 1: how many samples of `data` to use.
         batch_size: Integer of at least 1: how many of them to run at once.
+        recalibrate: Whether to compute moving statistics anew, from `data`;
+            see `PruningCallback`.
         total_epochs: Epochs of the whole training, if it is spread over
             several calls of `fit`.
         seed: Integer, the seed of the criterion's random projection.
@@ -118,6 +120,7 @@ class NeuronApoptosis(PruningCallback):
         min_gain: float = 0.1,
         samples: int = 4096,
         batch_size: int = 512,
+        recalibrate: bool = True,
         total_epochs: int | None = None,
         seed: int = 0,
         verbose: bool | int | str = "auto",
@@ -129,6 +132,7 @@ class NeuronApoptosis(PruningCallback):
             min_units=min_units,
             round_to=round_to,
             min_gain=min_gain,
+            recalibrate=recalibrate,
             total_epochs=total_epochs,
             verbose=verbose,
         )

@@ -33,6 +33,7 @@ from keras_apoptosis.surgery import Removal, Report, shrink
 from keras_apoptosis.surgery.plan import parameters_after
 from keras_apoptosis.training.masking import mask_weights, masked_count
 from keras_apoptosis.training.progress import TrainingProgress
+from keras_apoptosis.training.recalibration import recalibrate
 from keras_apoptosis.training.step_clock import StepClock
 from keras_apoptosis.training.trigger import Trigger
 from keras_apoptosis.utils.checks import check_count, check_share, check_that
@@ -65,6 +66,11 @@ class PruningCallback(keras.callbacks.Callback):
         min_gain: Number from 0 to below 1. An event that would remove less
             than this share of the parameters is skipped: a removal costs
             tracing the step anew.
+        recalibrate: Whether to compute the moving statistics of batch
+            normalizations anew, by `ka.recalibrate`, after each event that
+            prunes, and at the end of a training in which units or weights
+            were pruned. Only methods that were given training data as
+            `data` can do it.
         total_epochs: Integer, the epochs of the whole training, if it is
             spread over several calls of `fit`.
         verbose: 0 for silence, 1 for one line for each event that prunes, 2
@@ -121,6 +127,7 @@ class PruningCallback(keras.callbacks.Callback):
         min_units: int = 1,
         round_to: int = 1,
         min_gain: float = 0.0,
+        recalibrate: bool = True,
         total_epochs: int | None = None,
         verbose: bool | int | str = "auto",
     ):
@@ -147,6 +154,7 @@ class PruningCallback(keras.callbacks.Callback):
         self.min_units = min_units
         self.round_to = round_to
         self.min_gain = min_gain
+        self.recalibrate = bool(recalibrate)
         self.total_epochs = total_epochs
         self.verbose = verbose
         self.history: list[Event] = []
@@ -411,6 +419,9 @@ class PruningCallback(keras.callbacks.Callback):
             self._fire(self._trigger.due_at_end())
         self._tell_if_idle()
         self.end()
+        pruned = any(not event.skipped for event in self.history)
+        if pruned and self.training_ends:
+            self._recalibrate()
 
     def _logs(self) -> dict[str, float]:
         analysis = analyse(self.model)
@@ -490,6 +501,8 @@ class PruningCallback(keras.callbacks.Callback):
             outcome = self._weighed(analysis, outcome)
         self.before_pruning(outcome)
         report = self._apply(analysis, outcome)
+        if not isinstance(outcome, Skip):
+            self._recalibrate()
         self.after_pruning(outcome)
         return outcome, report
 
@@ -524,6 +537,17 @@ class PruningCallback(keras.callbacks.Callback):
             parameters_after=reports[-1].parameters_after,
             notes=tuple(n for report in reports for n in report.notes),
         )
+
+    def _recalibrate(self) -> None:
+        """Computes moving statistics of normalizations anew, from `data`."""
+        data = getattr(self, "data", None)
+        if self.recalibrate and data is not None and not isinstance(data, str):
+            recalibrate(
+                self.model,
+                data,
+                samples=getattr(self, "samples", 4096),
+                batch_size=getattr(self, "batch_size", 512),
+            )
 
     def _work(self) -> int:
         """Returns the FLOPs of a forward pass; 0 if sizes are not known."""

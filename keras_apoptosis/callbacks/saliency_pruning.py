@@ -68,6 +68,8 @@ class SaliencyPruning(PruningCallback):
         exclude: Groups or layers to leave as they are.
         min_units: Integer of at least 1: how many units every group keeps.
         samples: Integer of at least 1: how many samples of `data` to use.
+        recalibrate: Whether to compute moving statistics anew, from `data`;
+            see `PruningCallback`.
         total_epochs: Epochs of the whole training, if it is spread over
             several calls of `fit`.
         verbose: 0, 1, 2 or `"auto"`; see `PruningCallback`.
@@ -117,6 +119,7 @@ class SaliencyPruning(PruningCallback):
         exclude: Any = (),
         min_units: int = 1,
         samples: int = 4096,
+        recalibrate: bool = True,
         total_epochs: int | None = None,
         verbose: bool | int | str = "auto",
     ):
@@ -125,6 +128,7 @@ class SaliencyPruning(PruningCallback):
             layers=layers,
             exclude=exclude,
             min_units=min_units,
+            recalibrate=recalibrate,
             total_epochs=total_epochs,
             verbose=verbose,
         )

@@ -149,6 +149,7 @@ class SynapticStripping(PruningCallback):
             EveryEpoch() if schedule is None else schedule,
             layers=layers,
             exclude=exclude,
+            recalibrate=False,  # `data` is no training data.
             total_epochs=total_epochs,
             verbose=verbose,
         )

@@ -12,6 +12,7 @@ from keras_apoptosis import backend
 from keras_apoptosis.backend import Holders, as_function, layers_inside
 from keras_apoptosis.graph import Analysis, Step
 from keras_apoptosis.surgery.draft import cut
+from keras_apoptosis.surgery.parts import cut_parts
 from keras_apoptosis.surgery.plan import Plan
 
 
@@ -170,12 +171,14 @@ def _new_slots(
 def _new_attributes(
     analysis: Analysis, plan: Plan
 ) -> list[tuple[Any, dict[str, Any]]]:
-    """Plain attributes of layers that follow their sizes.
+    """Computes the attributes of layers that follow their sizes.
 
     What a layer derives from its sizes is known to the layer alone. So it is
     made twice, as it was and as it becomes, and takes over what differs.
     """
-    found, seen = [], set()
+    found: list[tuple[Any, dict[str, Any]]] = []
+    found.extend(cut_parts(analysis.graph, plan))
+    seen = set()
     twins: dict[str, tuple] = {}
     for step in analysis.graph.steps:
         layer = step.operation
@@ -212,7 +215,7 @@ def _new_attributes(
 def _twins(
     layer: keras.Layer, config: dict[tuple, Any], old_shapes: Any, shapes: Any
 ) -> tuple[list[tuple], list[tuple], list[dict[str, Any]]]:
-    """What distinguishes a layer as it was from the same as it becomes.
+    """Compares a layer as it was with the same as it becomes.
 
     Returns:
         The shapes of its weights, before and after; and for it and each
@@ -239,12 +242,24 @@ def _check_sizes(
     new: list[tuple],
     plan: Plan,
 ) -> None:
-    """A layer that its config would build otherwise than the plan says."""
+    """Checks that a layer's config builds what the plan says.
+
+    Raises:
+        ValueError: If it does not, or does not even build the layer as it is.
+    """
+    present = [tuple(v.shape) for v in layer.variables]
+    if old and old != present:
+        raise ValueError(
+            f"Layer '{layer.name}' of type {type(layer).__name__} cannot be "
+            "resized, as its config does not rebuild it: saved and loaded it "
+            f"would be another layer. Received: weights of shapes {present}, "
+            f"and {old} by its config"
+        )
     planned = [
         plan.values[id(v)].shape if id(v) in plan.values else tuple(v.shape)
         for v in layer.variables
     ]
-    if old == [tuple(v.shape) for v in layer.variables] and new != planned:
+    if old and new != planned:
         raise ValueError(
             f"Layer '{layer.name}' of type {type(layer).__name__} would build "
             f"weights of shapes {new} from its config after the removal, but "
@@ -253,7 +268,7 @@ def _check_sizes(
 
 
 def _input_keys(analysis: Analysis, step: Step) -> tuple[int, ...]:
-    """Keys of the tensors that a layer, or a nested model, is called on."""
+    """Returns keys of the tensors that a layer or nested model is called on."""
     if step.node is not None:
         return step.read
     function = as_function(step.operation)
@@ -263,7 +278,7 @@ def _input_keys(analysis: Analysis, step: Step) -> tuple[int, ...]:
 
 
 def _with_new_shapes(shapes: Any, plan: Plan, inputs: tuple[int, ...]) -> Any:
-    """The arguments of a layer's `build`, after the removal."""
+    """Returns the arguments of a layer's `build`, after the removal."""
     if shapes is None:
         return None
     keys = iter(inputs)

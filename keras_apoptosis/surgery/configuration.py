@@ -17,6 +17,7 @@ from keras_apoptosis.backend import (
     seen_layer_by_layer,
 )
 from keras_apoptosis.graph import Graph, read
+from keras_apoptosis.surgery.parts import cut_parts
 from keras_apoptosis.surgery.plan import Plan
 
 
@@ -31,7 +32,14 @@ def resized_copy(model: keras.Model, graph: Graph, plan: Plan) -> keras.Model:
                 "`ka.shrink` can change it in place. Received: a model of type "
                 f"{kind.__name__}"
             )
-        config = _resized(model, config, plan.config)
+        sizes = {key: dict(new) for key, new in plan.config.items()}
+        for layer, parts in cut_parts(graph, plan):
+            if not isinstance(layer, keras.Layer):
+                continue
+            for name, part in parts.items():
+                value = keras.saving.serialize_keras_object(part)
+                sizes.setdefault(id(layer), {})[(name,)] = value
+        config = _resized(model, config, sizes)
         with custom_parts(model):
             copy = kind.from_config(config)
     for old, new in zip(graph.steps, read(copy).steps, strict=True):
@@ -56,7 +64,7 @@ def _resized(
     config: Mapping[str, Any],
     sizes: Mapping[int, Mapping[tuple, Any]],
 ) -> dict[str, Any]:
-    """The config of a model with the new sizes of its layers."""
+    """Returns the config of a model with the new sizes of its layers."""
     by_name = {each.name: each for each in direct_operations(model)}
     entries = []
     for entry in config["layers"]:

@@ -19,6 +19,7 @@ from keras_apoptosis.layers import (
     PrunableConv3D,
     PrunableDense,
 )
+from keras_apoptosis.surgery.compilation import compile_alike
 from keras_apoptosis.utils.checks import check_size
 
 PLAIN = {
@@ -66,7 +67,8 @@ def make_prunable(
             the absolute activation is above it. Defaults to `0.0`.
 
     Returns:
-        A new model, not compiled.
+        A new model. If `model` is compiled, so is the new one, in the same
+        way; its optimizer is a copy, with the same state.
 
     Raises:
         ValueError: If `model` is no Keras model, is not built, or is a
@@ -120,7 +122,8 @@ def strip_pruning(model: keras.Model) -> keras.Model:
             It is left as it is.
 
     Returns:
-        A new model, not compiled.
+        A new model. If `model` is compiled, so is the new one, in the same
+        way; its optimizer is a copy, with the same state.
 
     Raises:
         ValueError: If `model` is no Keras model, is not built, or is a
@@ -181,13 +184,14 @@ def _axes_after_normalization(model: keras.Model) -> dict[Any, int]:
 def _converted(
     model: keras.Model, convert: Callable[[Any], Any]
 ) -> keras.Model:
-    # `clone_model` would compile the clone like the original, optimizer and
-    # all, which a changed model has no use for.
+    # `clone_model` would compile the clone by its serialized arguments, which
+    # custom losses do not survive, and without the optimizer's state.
     with _seen_as_uncompiled(model):
         clone = keras.models.clone_model(
             model, clone_function=convert, recursive=True
         )
     _copy_state(model, clone)
+    compile_alike(model, clone)
     return clone
 
 

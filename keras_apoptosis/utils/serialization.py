@@ -40,13 +40,32 @@ def arguments_of(thing: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
         thing: An object that keeps each argument of its `__init__` as an
             attribute of the same name.
         without: Names of arguments to leave out.
+
+    Raises:
+        AttributeError: If an argument is not kept.
     """
-    names = inspect.signature(type(thing).__init__).parameters
     return {
         name: to_config(getattr(thing, name))
-        for name in list(names)[1:]
+        for name in _names_of_arguments(type(thing))
         if name not in without
     }
+
+
+def _names_of_arguments(cls: type) -> list[str]:
+    """Names the arguments of a class, those of its bases behind `**kwargs`."""
+    names: list[str] = []
+    for each in cls.__mro__:
+        if "__init__" not in each.__dict__:
+            continue
+        found = list(inspect.signature(each.__init__).parameters.values())[1:]
+        names += [
+            one.name
+            for one in found
+            if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        ]
+        if not any(one.kind == one.VAR_KEYWORD for one in found):
+            break
+    return list(dict.fromkeys(names))
 
 
 def to_config(value: Any) -> Any:
