@@ -1,7 +1,8 @@
 """Promise 1 as a property: random models, random removals.
 
 `RANDOM_ARCHITECTURES=1000` runs as many models instead of a few; each of them
-loses units three times, which makes as many cases.
+loses units three times, which makes as many cases. `python -m tests.exactness`
+runs more of them, in several processes.
 """
 
 import os
@@ -9,10 +10,7 @@ import os
 import keras
 import pytest
 
-import keras_apoptosis as ka
-from tests.architectures import randomize
-from tests.random_architectures import generate
-from tests.surgery.test_shrink import check_equal_to_masking, removal_of
+from tests.exactness import run
 
 FEW = 8 if keras.backend.backend() == "jax" else 24  # It compiles for long.
 COUNT = int(os.environ.get("RANDOM_ARCHITECTURES", FEW))
@@ -20,12 +18,4 @@ COUNT = int(os.environ.get("RANDOM_ARCHITECTURES", FEW))
 
 @pytest.mark.parametrize("seed", range(COUNT))
 def test_equals_masking_three_times(seed):
-    keras.backend.clear_session()
-    model = randomize(generate(seed), seed)
-    assert any(group.removable for group in ka.unit_groups(model))
-    for turn in range(3):
-        replace = ("nothing", "mixing", "nothing")[turn]
-        removal = removal_of(model, seed + turn, share=0.3, replace=replace)
-        if not len(removal):
-            break
-        check_equal_to_masking(model, removal, seed, tolerance=1e-3)
+    assert run(seed)["wrong"] == []
