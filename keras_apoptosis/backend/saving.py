@@ -108,17 +108,19 @@ def seen_layer_by_layer(models: Iterable[keras.Model]) -> Iterator[None]:
             each.__class__ = kind
 
 
-def _as_plain(kind: type) -> type:
+def _as_plain(kind: Any) -> type:
     sequential = issubclass(kind, keras.Sequential)
     base: Any = keras.Sequential if sequential else Functional
 
-    def __init__(self, inputs, outputs, name=None, **kwargs):
+    def __init__(
+        self: Any, inputs: Any, outputs: Any, name: Any = None, **kwargs: Any
+    ) -> None:
         raise TypeError("Only models that exist become of this class.")
 
-    def get_config(self):
+    def get_config(self: Any) -> Any:
         return base.get_config(self)
 
-    def get_compile_config(self):
+    def get_compile_config(self: Any) -> Any:
         # Arguments of a `compile` of its own mean nothing to a plain model.
         own = kind.compile is not Trainer.compile
         return None if own else kind.get_compile_config(self)

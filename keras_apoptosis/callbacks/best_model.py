@@ -145,7 +145,7 @@ class BestModel(keras.callbacks.EarlyStopping):
             self._forget(form)
         if form != self._measured:  # The logs are of another model.
             return
-        before = self.best
+        before: Any = self.best
         super().on_epoch_end(epoch, logs)
         if self.path is not None and self.best is not before:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -248,8 +248,8 @@ class DemonPruning(PruningCallback):
         self.noise_every = noise_every
         self.seed = seed
         self.regularized: list[str] = []
-        self._pressure: Pressure | None = None
-        self._whole: Size | None = None
+        self._pressure: Any = None  # A `Pressure`, while it trains.
+        self._whole: Any = None  # A `Size`, once it has begun.
         self._record = DeathRecord({})
         self._alive: dict[str, np.ndarray] = {}  # As noise has it.
         self._dead: dict[str, np.ndarray] = {}  # At the present event.
@@ -551,6 +551,6 @@ def _cycle(
 ) -> ValueSchedule:
     if isinstance(value, ValueSchedule):
         return value
-    ok = isinstance(value, numbers.Real) and 0 <= value < math.inf
+    ok = isinstance(value, numbers.Real) and 0 <= float(value) < math.inf
     check_that(name, value, ok, "a finite number of at least 0, or a schedule")
     return cycle(float(value))

@@ -268,7 +268,8 @@ class SaliencyPruning(PruningCallback):
                 "layers",
                 layers_of=lambda layer: [layer],
             )
-            if isinstance(layer, WeightMask) and kernel_of(layer).trainable
+            if isinstance(layer, WeightMask)
+            and getattr(kernel_of(layer), "trainable", False)
         ]
         if not chosen:
             raise ValueError(

@@ -153,7 +153,7 @@ class SynapticStripping(PruningCallback):
             total_epochs=total_epochs,
             verbose=verbose,
         )
-        fixed = isinstance(share, numbers.Real) and 0 <= share < 1
+        fixed = isinstance(share, numbers.Real) and 0 <= float(share) < 1
         check_that(
             "share",
             share,
@@ -169,9 +169,7 @@ class SynapticStripping(PruningCallback):
         self.batch_size = batch_size
         self.dead: dict[str, np.ndarray] = {}
         self._degree = Constant(float(share)) if fixed else share
-        self._recorder: ActivationRecorder | None = ActivationRecorder(
-            data, batch_size
-        )
+        self._recorder: Any = ActivationRecorder(data, batch_size)
         self._capacities: dict[str, Capacity] = {}
         self._judged = False  # In the present epoch.
         self._masked: dict[str, int] = {}  # At the present event.

@@ -114,7 +114,8 @@ class ActivationStatistics(LayerMixin):
         if not self.track_statistics:
             self.track_statistics = True
             if self.built:
-                self._add_statistics(build_shapes(self)["input_shape"])
+                shapes = build_shapes(self) or {}
+                self._add_statistics(shapes["input_shape"])
 
     def _add_statistics(self, input_shape: Any) -> None:
         units = self._number_of_units(input_shape)

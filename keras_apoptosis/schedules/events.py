@@ -9,6 +9,7 @@ import math
 import numbers
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 
@@ -249,6 +250,7 @@ class EveryEpoch(EventSchedule):
 
     def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
         check_count("total_epochs", total_epochs)
+        assert total_epochs is not None
         epochs = range(self.n, total_epochs + 1, self.n)
         return tuple(epoch / total_epochs for epoch in epochs)
 
@@ -286,7 +288,8 @@ def moment_of(start: float | EventSchedule) -> float:
     """Returns the fraction of the training that `start` means."""
     if isinstance(start, EventSchedule):
         return start.times()[0]
-    ok = isinstance(start, numbers.Real) and 0 < start <= 1
+    number: Any = start
+    ok = isinstance(number, numbers.Real) and 0 < float(number) <= 1
     check_that("start", start, ok, "a number above 0 and up to 1")
     return start
 

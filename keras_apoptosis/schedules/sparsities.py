@@ -62,9 +62,14 @@ class AtEpochs(EventSchedule):
         # Sorted pairs, unlike a dictionary, can be hashed.
         object.__setattr__(self, "sparsities", ordered)
 
+    @property
+    def _pairs(self) -> tuple[tuple[int, float], ...]:
+        return tuple(self.sparsities)  # type: ignore[arg-type]
+
     def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
         check_count("total_epochs", total_epochs)
-        late = [epoch for epoch, _ in self.sparsities if epoch > total_epochs]
+        assert total_epochs is not None
+        late = [epoch for epoch, _ in self._pairs if epoch > total_epochs]
         if late:
             raise ValueError(
                 f"Expected the epochs of `AtEpochs` to be among the "
@@ -72,10 +77,10 @@ class AtEpochs(EventSchedule):
                 "several calls of `fit`, say so by `total_epochs`). "
                 f"Received: epochs {late}"
             )
-        return tuple(epoch / total_epochs for epoch, _ in self.sparsities)
+        return tuple(epoch / total_epochs for epoch, _ in self._pairs)
 
     def sparsity_at(self, event: int) -> float:
-        return self.sparsities[event][1]
+        return self._pairs[event][1]
 
 
 @keras.saving.register_keras_serializable(package="keras_apoptosis")
@@ -168,6 +173,7 @@ class WhenSettled(EventSchedule):
 
     def times(self, total_epochs: int | None = None) -> tuple[float, ...]:
         check_count("total_epochs", total_epochs)
+        assert total_epochs is not None
         last = math.ceil(self.latest * total_epochs - 1e-9)
         return tuple(
             epoch / total_epochs for epoch in range(min(3, last), last + 1)

@@ -126,7 +126,7 @@ def _shapes_of(model: Any, node: Any, only_reads: bool) -> list[tuple]:
     """Computes the shapes that a call in another model has from now on."""
     operation = node.operation
     problem: Any = "its weights stay as they are"
-    if not (only_reads and getattr(operation, "weights", ())):
+    if not (only_reads and getattr(operation, "weights", None)):
         try:
             shapes = backend.output_shapes(node)
         except Exception as error:  # Whatever a layer's own code may raise.
@@ -287,7 +287,7 @@ def _with_new_shapes(shapes: Any, plan: Plan, inputs: tuple[int, ...]) -> Any:
         if isinstance(value, dict):
             return {name: new(each) for name, each in value.items()}
         if _is_shape(value):
-            size = plan.shapes.get(next(keys, None), value)
+            size: Any = plan.shapes.get(next(keys, -1), value)
             return type(value)((*value[:1], *size[1:]))
         if isinstance(value, (list, tuple)):
             return type(value)(new(each) for each in value)
@@ -310,7 +310,7 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
-def _attribute_setter(thing: Any, values: dict[str, Any]):
+def _attribute_setter(thing: Any, values: dict[str, Any]) -> Callable[[], None]:
     return lambda: backend.set_attributes(thing, values)
 
 

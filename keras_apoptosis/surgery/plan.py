@@ -80,9 +80,9 @@ def make_plan(
             if not draft.copies or key in draft.copies:
                 draft.cut(trace.variables[key], axes)
     shapes = {}
-    for key, axes in trace.units.items():
+    for key, groups in trace.units.items():
         shape = list(trace.graph.tensors[key].shape)
-        for axis, units in axes.items():
+        for axis, units in groups.items():
             shape[axis] = stays(units.labels).size
         if tuple(shape) != tuple(trace.graph.tensors[key].shape):
             shapes[key] = tuple(shape)
@@ -146,8 +146,8 @@ def _differences(
 
 
 def _readings(analysis: Analysis, removal: Removal) -> list[str]:
-    """What is read as a mean, though the removal means zero."""
-    found = {}
+    """Lists what is read as a mean, though the removal means zero."""
+    found: dict[str, None] = {}
     for number, group in enumerate(analysis.groups):
         if group.name in removal:
             for each in analysis.trace.consumers:

@@ -23,7 +23,7 @@ class WeightMovement:
             since.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:

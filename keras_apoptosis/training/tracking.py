@@ -28,8 +28,6 @@ def start_tracking(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
     backend.sync_from_jax(model)
     for layer in new:
         layer.start_tracking()
-        backend.track_again(layer)
     for each in backend.models_of(model):
-        backend.track_again(each)
         backend.forget_compiled(each)
     backend.sync_to_jax(model)

@@ -127,7 +127,11 @@ class Trigger:
         self._measured = self.progress.epoch
         movement.measure(model)
         late = self.progress.fraction + 1e-9 >= self.times[-1]
-        if not (late or self.schedule.settled(movement.moves)):
+        schedule = self.schedule
+        settled = isinstance(schedule, WhenSettled) and schedule.settled(
+            movement.moves
+        )
+        if not (late or settled):
             return None
         movement.forget_weights()
         self._next = 1

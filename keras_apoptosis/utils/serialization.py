@@ -57,7 +57,8 @@ def _names_of_arguments(cls: type) -> list[str]:
     for each in cls.__mro__:
         if "__init__" not in each.__dict__:
             continue
-        found = list(inspect.signature(each.__init__).parameters.values())[1:]
+        made: Any = each.__dict__["__init__"]
+        found = list(inspect.signature(made).parameters.values())[1:]
         names += [
             one.name
             for one in found
