@@ -78,7 +78,14 @@ def draw_attack(
     """Figures 3.1 and 3.6."""
     from matplotlib.figure import Figure
 
-    titles = ka.callbacks.unit_monitor.TITLES
+    titles = {
+        "penalty": "mean replacement penalty",
+        "saliency": "mean replacement saliency",
+        "output_gradient": "gradient at the unit, L1",
+        "weight_gradient": "gradient of incoming weights, L1",
+        "incoming": "incoming weights, L1",
+        "outgoing": "outgoing weights, L1",
+    }
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     grid = figure.subplots(3, 3)
     for axes, (measure, title) in zip(

@@ -17,7 +17,7 @@ DEMON = "cifar_demon.py --samples 128 --epochs 1 --batch-size 32"
 RUNS = [
     "mnist_apoptosis.py --epochs 4 --width 16",
     "mnist_apoptosis.py --epochs 4 --model cnn --samples 256",
-    "mnist_dead_units.py pruning --samples 320 --epochs 2",
+    "mnist_dead_units.py pruning --samples 320 --epochs 5",
     "mnist_dead_units.py saliencies --samples 320 --epochs 1",
     "mnist_dead_units.py attack --samples 320 --epochs 1",
     "mlp_demon.py --dataset digits --epochs 2",

@@ -111,18 +111,19 @@ def cropit(
     Raises:
         ValueError: If there is no loss, or the data has no labels.
 
-    Example: the loss is w², so g = 2 w, H = 2 and w H g = 4 w².
+    Example: of a loss (v w)² at v = 1 and w = 3 the gradient is (6, 18) in w
+    and v, and the row of w in its Hessian (2, 12): 3 · (2 · 6 + 12 · 18).
 
     >>> model = keras.Sequential([
     ...     keras.Input((1,)),
     ...     keras.layers.Dense(1, name="hidden", use_bias=False),
-    ...     keras.layers.Dense(1, kernel_initializer="ones", trainable=False),
+    ...     keras.layers.Dense(1, kernel_initializer="ones", use_bias=False),
     ... ])
     >>> _ = model.layers[0].kernel.assign([[3.0]])
     >>> model.compile(loss="mse")
     >>> sample = np.ones((1, 1)), np.zeros((1, 1))
     >>> ka.criteria.cropit(model, sample)["hidden"].tolist()
-    [36.0]
+    [684.0]
     """
     check_labelled("cropit", data)
     analysis = analyse(model)

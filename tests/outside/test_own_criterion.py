@@ -19,7 +19,8 @@ def largest_weight(model, data=None):
     for group in ka.unit_groups(model):
         if group.removable:
             kernel = keras.ops.convert_to_numpy(group.producers[0].kernel)
-            scores[group.name] = abs(kernel).max(axis=0)
+            columns = abs(kernel).reshape(-1, kernel.shape[-1])
+            scores[group.name] = columns.max(axis=0)
     return scores
 
 
