@@ -136,6 +136,7 @@ def callbacks_of(method: str, data: dict[str, tuple], arguments) -> list[Any]:
         )
         return [
             ka.callbacks.DemonPruning(
+                recalibrate=False,  # Measured after training.
                 data=x[:512],
                 schedule=ka.schedules.Fixed(
                     arguments.prune_every, start=arguments.prune_every
@@ -159,6 +160,7 @@ def callbacks_of(method: str, data: dict[str, tuple], arguments) -> list[Any]:
         )
     pruning = ka.callbacks.SaliencyPruning(
         BASELINES[name],
+        recalibrate=False,
         schedule=schedule,
         data=(x[:1000], y[:1000]),
         scope="global",

@@ -77,6 +77,7 @@ def main() -> None:
                         schedule=ka.schedules.Fixed(0.05, start=0.05),
                         target_sparsity=arguments.target,
                         data=x[:512],
+                        recalibrate=False,  # Measured below.
                         verbose=False,
                         **options,
                     )

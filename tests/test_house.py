@@ -196,3 +196,39 @@ def test_lines_of_documents_are_short(path: Path) -> None:
         if len(line) > 100 and line[0] != "|" and "https://" not in line
     ]
     assert not long
+
+
+# First words of a phrase that says what a thing is, not what it does.
+NO_VERBS = re.compile(
+    r"(What|Who|How|Whether|Which|Where|When|Why|The|A|An|All|Those|Each|It)\b"
+)
+
+
+def docstrings() -> Iterator[tuple[str, str, bool]]:
+    """Places, docstrings, and whether they are those of a function."""
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if not isinstance(
+                node, ast.FunctionDef | ast.ClassDef | ast.Module
+            ):
+                continue
+            text = ast.get_docstring(node)
+            if text is None:
+                continue
+            does = isinstance(node, ast.FunctionDef) and not any(
+                "property" in ast.unparse(each) for each in node.decorator_list
+            )
+            line = getattr(node, "lineno", 1)
+            yield f"{path.relative_to(ROOT)}:{line} {text[:60]}", text, does
+
+
+def test_docstrings_begin_with_a_verb() -> None:
+    """Of functions; those of classes, modules and properties name a thing."""
+    wrong = [
+        place
+        for place, text, does in docstrings()
+        if (does and not re.match(r"[A-Z][a-z]+s\b", text))
+        or (does and NO_VERBS.match(text))
+        or re.match(r"(What|Who|How|Whether|Which|Why)\b", text)
+    ]
+    assert not wrong

@@ -143,7 +143,7 @@ def _as_plain(kind: Any) -> type:
 
 
 def _recorded_shapes(model: keras.Model) -> list[tuple]:
-    """Shapes of the weights of all parts whose graph is recorded."""
+    """Returns the shapes of the weights of all parts with a recorded graph."""
     parts = [model] if as_function(model) is not None else model.layers
     return [
         tuple(variable.shape)

@@ -124,7 +124,7 @@ class Checkpoint(keras.callbacks.Callback):
     def restore(
         self, custom_objects: Mapping[str, Any] | None = None
     ) -> keras.Model | None:
-        """The model as it was saved, and the callbacks' state with it.
+        """Returns the saved model, and restores the state of the callbacks.
 
         Of several workers all must call it. The model is compiled, with a
         plain optimizer: `ka.distributed.DistributedOptimizer(
@@ -253,7 +253,7 @@ def _config_of(callback: keras.callbacks.Callback) -> dict[str, Any]:
 
 
 def generators() -> list[np.ndarray]:
-    """The states of PyTorch's own generators, which dropout draws from.
+    """Returns the states of PyTorch's generators, which dropout draws from.
 
     Layers on other backends draw from seeds of their own.
     """

@@ -432,7 +432,7 @@ class DemonPruning(PruningCallback):
 
     @property
     def _finishing(self) -> bool:
-        """Whether units that are not dead may be removed for the target."""
+        """`True` if units that are not dead may be removed for the target."""
         return (
             self._target is not None
             and self._progress.fraction >= self._target.finish

@@ -1,4 +1,4 @@
-"""What an event of a pruning callback may decide, besides a removal."""
+"""Decisions of an event of a pruning callback, besides a removal."""
 
 from __future__ import annotations
 

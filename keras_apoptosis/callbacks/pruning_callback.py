@@ -212,7 +212,7 @@ class PruningCallback(keras.callbacks.Callback):
 
     @property
     def refits(self) -> bool:
-        """Whether groups are pruned one by one, each fitted by `refit`."""
+        """`True` if groups are pruned one by one, each fitted by `refit`."""
         return False
 
     def refit(self, analysis: Analysis, removal: Removal) -> Removal:
@@ -301,14 +301,14 @@ class PruningCallback(keras.callbacks.Callback):
 
     @property
     def loudness(self) -> int:
-        """How much to print: 0, 1 or 2."""
+        """The amount of printing: 0, 1 or 2."""
         if self.verbose == "auto":
             return 1 if self.params.get("verbose", 1) else 0
         return int(self.verbose)
 
     @property
     def training_ends(self) -> bool:
-        """Whether no step follows."""
+        """`True` if no step follows."""
         return self._progress.fraction >= 1 or self.model.stop_training
 
     # Configuration and state.

@@ -65,7 +65,7 @@ class SparsityTarget:
         self._progress = 0.0
 
     def get_state(self) -> dict[str, float]:
-        """What a checkpoint keeps."""
+        """Returns what a checkpoint stores."""
         return {
             "factor": self.factor,
             "integral": self._integral,
@@ -85,7 +85,7 @@ class SparsityTarget:
         candidates: Mapping[int, np.ndarray],
         whole: Size,
     ) -> dict[int, np.ndarray]:
-        """Those of the candidates that bring the model to the target.
+        """Returns those candidates that bring the model to the target.
 
         All of them, unless that is beyond the target; then so many of the
         least active that it comes as close as it can.
@@ -153,7 +153,7 @@ class SparsityTarget:
 def _least_active(
     activity: Activity, candidates: Mapping[int, np.ndarray]
 ) -> list[tuple[int, int]]:
-    """Groups and units, the least active first, in turns where alike."""
+    """Orders groups and units, the least active first, in turns where alike."""
     ranked: list[tuple[Any, ...]] = []
     for number, units in candidates.items():
         size = activity.peaks[number].size

@@ -334,7 +334,7 @@ def _kinds(trace: Trace, unit_of: np.ndarray) -> np.ndarray:
 def _observations(
     draft: Analysis, group: int, size: int, readers: list[Consumer]
 ) -> tuple[Observation, ...]:
-    """The observations of a group."""
+    """Returns the observations of a group."""
     parts: list[tuple[int, Consumer, np.ndarray]] = []
     for consumer in readers:
         if consumer.kernel is None:  # It takes what it takes.

@@ -20,7 +20,7 @@ _EXCHANGES = 200
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Allocation:
-    """How many units every group keeps.
+    """The number of units that every group keeps.
 
     Args:
         widths: Shape `(groups,)`, integers.
@@ -135,7 +135,7 @@ class _State:
 
     @property
     def room(self) -> float:
-        """What is left below the limits, as a share of the tightest."""
+        """Returns what is left below the limits, as a share of the tightest."""
         return float(((self._limits - self._now) / self._limits).min())
 
     def set(self, *changes: tuple[int, int]) -> None:
@@ -146,7 +146,7 @@ class _State:
     def savings(
         self, changes: list[tuple[int, int]]
     ) -> dict[tuple[int, int], float]:
-        """What changes save of what is above the limits, as shares of it."""
+        """Returns what changes save of what is above the limits, as shares."""
         if not changes:
             return {}
         after = self._cost(self._changed([[each] for each in changes]))
@@ -156,7 +156,7 @@ class _State:
         return dict(zip(changes, saved.sum(1).tolist(), strict=True))
 
     def within(self, changes: Sequence[Sequence[tuple[int, int]]]) -> Any:
-        """Whether all limits are met after each of some sets of changes."""
+        """Tells whether all limits are met after each set of changes."""
         return (self._cost(self._changed(changes)) <= self._limits).all(-1)
 
     def _changed(self, changes: Sequence[Sequence[tuple[int, int]]]) -> Any:
@@ -229,7 +229,7 @@ def _wider(
     errors: Mapping[int, np.ndarray],
     round_to: int,
 ) -> list[tuple[int, int]]:
-    """For each group that became narrower the next width above."""
+    """Returns the next width above of each group that became narrower."""
     changes = []
     for group in errors:
         now = int(state.widths[group])
@@ -266,6 +266,6 @@ def _hull(widths: np.ndarray, error: np.ndarray) -> list[int]:
 
 
 def _above(left: int, middle: int, right: int, error: np.ndarray) -> bool:
-    """Whether a point is above the line between two others."""
+    """Tells whether a point is above the line between two others."""
     rise = (error[middle] - error[left]) * (left - right)
     return bool(rise > (error[right] - error[left]) * (left - middle))

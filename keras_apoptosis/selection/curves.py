@@ -1,4 +1,4 @@
-"""What is lost with every number of units that a group keeps."""
+"""Computes what is lost with every number of units that a group keeps."""
 
 from __future__ import annotations
 

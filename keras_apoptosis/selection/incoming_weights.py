@@ -44,7 +44,7 @@ class Incoming:
 
     @property
     def plain(self) -> bool:
-        """Whether no normalization follows `f`."""
+        """`True` if no normalization follows `f`."""
         return bool((self.scale == 1).all() and (self.shift == 0).all())
 
 

@@ -1,4 +1,4 @@
-"""What pruning may cost, as measured on held-out data."""
+"""Limits what pruning may cost, as measured on held-out data."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _REPLACEMENTS = ("least_squares", "mean", "zero")
 
 @dataclasses.dataclass(frozen=True)
 class TargetResult:
-    """What became of a target.
+    """The outcome for one target.
 
     Args:
         target: The target.
@@ -53,7 +53,7 @@ class TargetResult:
 
     @property
     def name(self) -> str:
-        """What is counted."""
+        """The name of what is counted."""
         return self.target.name
 
     def show(self, amount: float) -> str:
@@ -62,7 +62,7 @@ class TargetResult:
 
     @property
     def met(self) -> bool:
-        """Whether the model costs no more than it may.
+        """`True` if the model costs no more than it may.
 
         Of what is measured, within 5 %.
         """
@@ -72,7 +72,7 @@ class TargetResult:
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """What a removal did to the metric of a limit.
+    """The effect of a removal on the metric of a limit.
 
     Args:
         share: How much of what was wanted was removed.
@@ -88,7 +88,7 @@ class Attempt:
 
 @dataclasses.dataclass(frozen=True)
 class PruningReport(Report):
-    """What `ka.prune` did to a model.
+    """Reports what `ka.prune` did to a model.
 
     Args:
         targets: What became of each target.
@@ -104,7 +104,7 @@ class PruningReport(Report):
 
     @property
     def met(self) -> bool:
-        """Whether every target is met."""
+        """`True` if every target is met."""
         return all(each.met for each in self.targets)
 
     def __str__(self) -> str:
@@ -267,7 +267,7 @@ class _Pruning:
         self.residuals: dict[str, float | None] = {}
 
     def groups(self, analysis: Analysis) -> list[int]:
-        """The groups that may be pruned, by number."""
+        """Returns the groups that may be pruned, by number."""
         numbers = select(
             range(len(analysis.groups)),
             lambda n: _names(analysis.groups[n]),
@@ -315,7 +315,7 @@ class _Pruning:
                 )
 
     def limits(self, progress: float) -> list[float]:
-        """What each target allows after a part of the steps."""
+        """Returns what each target allows after a part of the steps."""
         found = []
         for target, whole in zip(self.targets, self.whole, strict=True):
             limit = target.limit(whole, progress)
@@ -354,7 +354,7 @@ class _Pruning:
         return attempts
 
     def amounts(self) -> list[float]:
-        """What the model costs now."""
+        """Returns what the model costs now."""
         return [target.measure(self.model) for target in self.targets]
 
     def carry_out(self, limits: Sequence[float]) -> bool:
@@ -383,7 +383,7 @@ class _Pruning:
         curves: Mapping[int, Curve],
         limits: Sequence[float],
     ) -> np.ndarray:
-        """The widths at which all limits are met, measured ones included."""
+        """Finds widths at which all limits are met, measured ones included."""
         costs = [target.cost(analysis) for target in self.targets]
         before = widths_of(analysis)
         errors = {number: curve.error for number, curve in curves.items()}
@@ -418,7 +418,7 @@ class _Pruning:
         return found
 
     def narrowed(self, analysis: Analysis, widths: np.ndarray) -> keras.Model:
-        """A copy of the model at other widths, whatever its weights."""
+        """Returns a copy of the model at other widths, with any weights."""
         removed: Any = {
             group.name: np.arange(width, group.size)
             for group, width in zip(analysis.groups, widths, strict=True)
@@ -457,7 +457,7 @@ class _Pruning:
 
 
 class _Method:
-    """How units are chosen, and replaced: by scores.
+    """Chooses and replaces units by scores.
 
     Args:
         criterion: The criterion.
@@ -482,7 +482,7 @@ class _Method:
         self.batch_size = batch_size
 
     def why_not(self, analysis: Analysis, number: int) -> str:
-        """Why a group cannot be pruned; `""` where it can."""
+        """Returns why a group cannot be pruned; `""` if it can."""
         group = analysis.groups[number]
         if not group.removable:
             return group.reason
@@ -493,7 +493,7 @@ class _Method:
     def curves(
         self, model: keras.Model, analysis: Analysis, numbers: list[int]
     ) -> dict[int, Curve]:
-        """What is lost with every width of some groups."""
+        """Computes what is lost with every width of some groups."""
         scores = self.criterion.score(model, self.sample)
         relative = self.criterion.name in _RELATIVE
         return {
@@ -584,7 +584,7 @@ def _next_count(
     above: tuple[float, float],
     allowed: float,
 ) -> float:
-    """The count to try next, so that a measured limit is just met.
+    """Returns the count to try next, so that a measured limit is just met.
 
     On the line between what met the limit and what did not; where nothing met
     it yet, on that through zero, and a little below.

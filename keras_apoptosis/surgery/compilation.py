@@ -39,7 +39,7 @@ def compile_alike(source: keras.Model, target: keras.Model) -> None:
 
 
 def _fresh(metric: Any) -> Any:
-    """A metric without what it has gathered; names and functions as is."""
+    """Returns a fresh copy of a metric; names and functions as they are."""
     if isinstance(metric, keras.Metric):
         return type(metric).from_config(metric.get_config())
     return metric

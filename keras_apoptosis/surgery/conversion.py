@@ -161,7 +161,7 @@ def _is_plain_activation(layer: Any) -> bool:
 
 
 def _axes_after_normalization(model: keras.Model) -> dict[Any, int]:
-    """Layers that only ever follow a BatchNormalization, with its axis."""
+    """Finds layers that always follow a BatchNormalization, with its axis."""
     axis_of_tensor: dict[int, int] = {}
     axes: dict[Any, set[int | None]] = {}
     for step in read(model).steps:
@@ -241,7 +241,7 @@ def _inputs(model: keras.Model) -> list[layers.InputLayer]:
 def _pairs(
     source: layers.Layer, target: layers.Layer
 ) -> list[tuple[keras.Variable, keras.Variable]]:
-    """Which variable of a layer becomes which of its copy."""
+    """Pairs the variables of a layer with those of its copy."""
     olds = {variable.name: variable for variable in source.variables}
     news = {variable.name: variable for variable in target.variables}
     if type(source) in PLAIN or type(target) in PLAIN:

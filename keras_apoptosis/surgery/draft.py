@@ -195,7 +195,7 @@ class Draft:
 
 
 def cut(value: np.ndarray, kept: Mapping[int, np.ndarray]) -> np.ndarray:
-    """What is left of an array with only some positions of some axes."""
+    """Returns an array with only some positions of some axes."""
     for axis in sorted(kept, key=lambda axis: kept[axis].size):
         value = np.take(value, kept[axis], axis)
     return value

@@ -165,7 +165,7 @@ def _readings(analysis: Analysis, removal: Removal) -> list[str]:
 def _staying(
     analysis: Analysis, removal: Removal
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """What gives the positions that stay of an axis with given labels."""
+    """Returns a function from an axis' labels to the positions that stay."""
     gone = np.zeros(analysis.group_of.size + 1, bool)  # The last is FIXED.
     for number, group in enumerate(analysis.groups):
         if group.name in removal:
@@ -178,7 +178,7 @@ def _staying(
 def _kept(
     analysis: Analysis, stays: Callable[[np.ndarray], np.ndarray]
 ) -> dict[int, dict[int, np.ndarray]]:
-    """Positions that stay, for each weight and axis that loses some."""
+    """Returns the positions that stay, for each weight and axis that is cut."""
     kept: dict[int, dict[int, np.ndarray]] = {}
     for key, axes in analysis.trace.axes.items():
         for axis, labels in axes.items():

@@ -1,4 +1,4 @@
-"""What goes, and what replaces it: plain data."""
+"""Removals: which units are removed, and what replaces them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Replacement:
-    """What stands in for removed units at one observation point.
+    """Replaces removed units at one observation point.
 
     A removed unit's activation is replaced by `constant + mixing @ kept`,
     where `kept` are the activations of the units that stay; the consumers
@@ -36,7 +36,7 @@ class Replacement:
     incoming: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that are given, in double precision, by name."""
+        """Returns the given arrays, in double precision, by name."""
         return {
             field.name: np.asarray(value, "float64")
             for field in dataclasses.fields(self)
@@ -44,7 +44,7 @@ class Replacement:
         }
 
     def rows(self, order: np.ndarray) -> Replacement:
-        """The same with the removed units in another order."""
+        """Returns the same with the removed units in another order."""
         given = self.arrays()
         return Replacement(
             **{
@@ -120,12 +120,12 @@ class Removal(Mapping[str, np.ndarray]):
         return self._removed[group]
 
     def replacement(self, group: str, observation: str) -> Replacement:
-        """What replaces a group's removed units at an observation point."""
+        """Returns the replacement of a group at an observation point."""
         given = self._replacements.get(group, {})
         return given.get(observation, given.get(None, Replacement()))
 
     def points(self, group: str) -> list[str]:
-        """Observation points that have a replacement of their own."""
+        """Returns the observation points with a replacement of their own."""
         return [p for p in self._replacements.get(group, {}) if p is not None]
 
     def parts(self) -> list[Removal]:
@@ -141,7 +141,7 @@ class Removal(Mapping[str, np.ndarray]):
         ]
 
     def digest(self) -> str:
-        """A hash of all its numbers, to compare it between workers."""
+        """Returns a hash of all its numbers, to compare it between workers."""
         state = hashlib.sha256()
         for name in sorted(self._removed):
             state.update(repr(name).encode())

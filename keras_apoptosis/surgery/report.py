@@ -13,7 +13,7 @@ from keras_apoptosis.utils.tables import table
 
 @dataclasses.dataclass(frozen=True)
 class GroupChange:
-    """What happened to one group.
+    """The changes of one group.
 
     Args:
         name: The group.
@@ -31,7 +31,7 @@ class GroupChange:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a removal did to a model.
+    """Reports what a removal did to a model.
 
     Args:
         groups: The groups that lost units.
@@ -69,7 +69,7 @@ def report_of(
     after: int,
     notes: Sequence[str],
 ) -> Report:
-    """The report of a removal that was carried out.
+    """Returns the report of a removal that was carried out.
 
     Args:
         groups: The groups before it.

@@ -218,7 +218,7 @@ def _set(variable: keras.Variable, value: np.ndarray) -> None:
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
-    """All that has a value, but for masks, which come and go."""
+    """Returns all variables, except masks, which come and go."""
     masks = {id(mask) for _, mask in _maskable(model)}
     found = [each for each in model.variables if id(each) not in masks]
     optimizer = getattr(model, "optimizer", None)
@@ -239,7 +239,7 @@ def _maskable(
 
 
 def _parts(operation: keras.Operation) -> Iterator[Any]:
-    """What a removal may change of an operation: it, or the layers in it."""
+    """Returns what a removal may change: an operation, or the layers in it."""
     if isinstance(operation, keras.Model):
         yield operation
     elif isinstance(operation, keras.Layer):
@@ -249,7 +249,7 @@ def _parts(operation: keras.Operation) -> Iterator[Any]:
 
 
 def _attributes_of(part: Any) -> dict[str, Any]:
-    """The attributes that follow sizes, as they are."""
+    """Returns the attributes that follow sizes, as they are."""
     if isinstance(part, keras.Model):
         return backend.built_with(backend.build_shapes(part))
     if isinstance(part, keras.Layer):
