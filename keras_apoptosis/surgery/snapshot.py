@@ -220,7 +220,15 @@ def _set(variable: keras.Variable, value: np.ndarray) -> None:
 def _variables(model: keras.Model) -> list[keras.Variable]:
     """Returns all variables, except masks, which come and go."""
     masks = {id(mask) for _, mask in _maskable(model)}
-    found = [each for each in model.variables if id(each) not in masks]
+    # Keras does not list the states of recurrent layers.
+    states = [
+        state
+        for layer in layers_inside(model)
+        if getattr(layer, "stateful", False)
+        for state in keras.tree.flatten(getattr(layer, "states", None) or [])
+    ]
+    every = {id(each): each for each in [*model.variables, *states]}
+    found = [each for key, each in every.items() if key not in masks]
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None:
         with backend.only_saved(optimizer):
