@@ -27,6 +27,7 @@ from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.outcome import Masks, Skip
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, UnitGroup, analyse
+from keras_apoptosis.graph.named_groups import names_of
 from keras_apoptosis.schedules import EventSchedule
 from keras_apoptosis.statistics.streaming import lasting
 from keras_apoptosis.surgery import Removal, Report, shrink
@@ -270,7 +271,7 @@ class PruningCallback(keras.callbacks.Callback):
             (number, group)
             for number, group in select(
                 enumerate(analysis.groups),
-                lambda item: _names(item[1]),
+                lambda item: names_of(item[1]),
                 self.layers,
                 self.exclude,
                 layers_of=lambda item: item[1].producers,
@@ -578,10 +579,6 @@ class PruningCallback(keras.callbacks.Callback):
                 f"{events[-1]}",
                 flush=True,
             )
-
-
-def _names(group: UnitGroup) -> set[str]:
-    return {group.name, *(layer.name for layer in group.producers)}
 
 
 def _snake(name: str) -> str:
