@@ -47,6 +47,32 @@ class _Merging:
     def measure(self, analysis: Analysis, numbers: list[int]) -> None:
         """Measures nothing: the rule needs weights only."""
 
+    def choose(
+        self,
+        analysis: Analysis,
+        number: int,
+        factor: float,
+        measured: None = None,
+    ) -> Candidate:
+        """Chooses the units of one group to remove, and their replacements.
+
+        Args:
+            analysis: The model's units.
+            number: Index of the group.
+            factor: Number above 1; see `parallel_units`.
+            measured: Not used.
+        """
+        why = obstacle(analysis.groups[number])
+        if why:
+            return no_candidate(why)
+        return self._merged(analysis, number, factor)
+
+    def _merged(
+        self, analysis: Analysis, number: int, factor: float
+    ) -> Candidate:
+        """Merges units of a group whose consumers can use replacements."""
+        raise NotImplementedError
+
 
 class IncomingSimilarity(_Merging):
     """Merges units whose incoming weights are nearly parallel.
@@ -67,25 +93,10 @@ class IncomingSimilarity(_Merging):
         round_to: Integer > 0. The number of kept units is a multiple of it.
     """
 
-    def choose(
-        self,
-        analysis: Analysis,
-        number: int,
-        factor: float,
-        measured: None = None,
+    def _merged(
+        self, analysis: Analysis, number: int, factor: float
     ) -> Candidate:
-        """Chooses the units of one group to remove, and their replacements.
-
-        Args:
-            analysis: The model's units.
-            number: Index of the group.
-            factor: Number above 1; see `parallel_units`.
-            measured: Not used.
-        """
         group = analysis.groups[number]
-        why = obstacle(group)
-        if why:
-            return no_candidate(why)
         try:
             seen = {
                 each.name: incoming(analysis, number, each.sources[0])
@@ -137,25 +148,10 @@ class OutgoingSimilarity(_Merging):
         round_to: Integer > 0. The number of kept units is a multiple of it.
     """
 
-    def choose(
-        self,
-        analysis: Analysis,
-        number: int,
-        factor: float,
-        measured: None = None,
+    def _merged(
+        self, analysis: Analysis, number: int, factor: float
     ) -> Candidate:
-        """Chooses the units of one group to remove, and their replacements.
-
-        Args:
-            analysis: The model's units.
-            number: Index of the group.
-            factor: Number above 1; see `parallel_units`.
-            measured: Not used.
-        """
         group = analysis.groups[number]
-        why = obstacle(group)
-        if why:
-            return no_candidate(why)
         odd = [
             layer.name
             for layer in group.producers
