@@ -145,5 +145,15 @@ def _evaluated(run, model, inputs):
         import jax
 
         # Step by step, JAX compiles every function for every shape.
-        run = jax.jit(run)
+        run = jax.jit(_stateless(run))
     return [ops.convert_to_numpy(each) for each in run(flat)]
+
+
+def _stateless(run):
+    """Keeps the new states of recurrent layers, which JAX traces, apart."""
+
+    def stateless(inputs):
+        with keras.StatelessScope():
+            return run(inputs)
+
+    return stateless

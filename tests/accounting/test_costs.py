@@ -18,7 +18,7 @@ from tests.surgery.test_shrink import removal_of
 
 
 def size_in_bytes(variables):
-    bytes_of = {"float64": 8, "float16": 2, "bfloat16": 2}
+    bytes_of = {"float64": 8, "int64": 8, "float16": 2, "bfloat16": 2}
     return sum(
         bytes_of.get(each.dtype, 4) * int(np.prod(each.shape))
         for each in variables
