@@ -66,11 +66,12 @@ def size_of(model: keras.Model) -> Size:
     >>> ka.accounting.size_of(model).sparsity(whole)["neurons"]
     0.75
     """
-    return size_after(analyse(model), Removal({}))
+    return size_after(analyse(model))
 
 
-def size_after(analysis: Analysis, removal: Removal) -> Size:
-    """Returns the size that a model would have after a removal."""
+def size_after(analysis: Analysis, removal: Removal | None = None) -> Size:
+    """Returns the size that a model has, or would have after a removal."""
+    removal = removal or Removal({})
     neurons = 0
     for number, group in enumerate(analysis.groups):
         if group.removable:

@@ -47,9 +47,8 @@ def report(model: keras.Model) -> str:
             f"Model '{model.name}' has no unit groups: no layer of a known "
             "type has units."
         )
-    nothing = Removal({})
-    parameters = parameters_after(analysis, nothing)
-    work = work_after(analysis, nothing)
+    parameters = parameters_after(analysis)
+    work = work_after(analysis)
     rows = []
     for group in analysis.groups:
         weights: Any = ""

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_apoptosis import backend
-from keras_apoptosis.accounting.size import Size, size_of
+from keras_apoptosis.accounting.size import Size, size_after
 from keras_apoptosis.callbacks.death_record import DeathRecord
 from keras_apoptosis.callbacks.outcome import Masks, Skip
 from keras_apoptosis.callbacks.pruning_callback import PruningCallback
@@ -289,7 +289,7 @@ class DemonPruning(PruningCallback):
         sizes = {
             analysis.groups[n].name: analysis.groups[n].size for n in gates
         }
-        whole = size_of(self.model)
+        whole = size_after(analysis)
         if self.sparsity_of == "flops" and math.isnan(whole.flops):
             raise ValueError(
                 "The FLOPs of a model with inputs of unknown lengths cannot "
@@ -402,12 +402,14 @@ class DemonPruning(PruningCallback):
             )
         self._pressure.set_alive(self._alive)
 
-    def after_pruning(self, outcome: Removal | Masks | Skip) -> None:
+    def after_pruning(
+        self, analysis: Analysis, outcome: Removal | Masks | Skip
+    ) -> None:
         if isinstance(outcome, Skip):  # Else the hooks were built anew.
             self._pressure.renew_alive()
-        self._reset_statistics(self._gates(analyse(self.model)))
+        self._reset_statistics(self._gates(analysis))
         if self._target is not None:
-            share = size_of(self.model).sparsity(self._whole)
+            share = size_after(analysis).sparsity(self._whole)
             self._pressure.steer(
                 self._target.steer(
                     share[self._target.kind],
@@ -420,7 +422,7 @@ class DemonPruning(PruningCallback):
         return {**self._found, "notes": self._notes}
 
     def measures(self, analysis: Analysis) -> dict[str, float]:
-        share = size_of(self.model).sparsity(self._whole)
+        share = size_after(analysis).sparsity(self._whole)
         dead = self.history[-1].dead if self.history else {}
         return {
             "dead_units": sum(dead.values()),

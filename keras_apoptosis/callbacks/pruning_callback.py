@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import keras
 
 from keras_apoptosis import backend
-from keras_apoptosis.accounting import flops, parameters
+from keras_apoptosis.accounting import parameters
 from keras_apoptosis.backend.callbacks import (
     callbacks_beside,
     hide_from_progress,
@@ -27,18 +27,18 @@ from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.outcome import Masks, Skip
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, UnitGroup, analyse
-from keras_apoptosis.graph.named_groups import names_of
+from keras_apoptosis.graph.named_groups import named_groups
 from keras_apoptosis.schedules import EventSchedule
 from keras_apoptosis.statistics.streaming import lasting
 from keras_apoptosis.surgery import Removal, Report, shrink
-from keras_apoptosis.surgery.plan import parameters_after
+from keras_apoptosis.surgery.plan import parameters_after, work_after
 from keras_apoptosis.training.masking import mask_weights, masked_count
 from keras_apoptosis.training.progress import TrainingProgress
 from keras_apoptosis.training.recalibration import recalibrate
 from keras_apoptosis.training.step_clock import StepClock
 from keras_apoptosis.training.trigger import Trigger
 from keras_apoptosis.utils.checks import check_count, check_share, check_that
-from keras_apoptosis.utils.names import check_names, select
+from keras_apoptosis.utils.names import check_names
 from keras_apoptosis.utils.serialization import arguments_of, from_config
 
 
@@ -242,8 +242,15 @@ class PruningCallback(keras.callbacks.Callback):
     def before_pruning(self, outcome: Removal | Masks | Skip) -> None:
         """Takes note of what is about to be applied."""
 
-    def after_pruning(self, outcome: Removal | Masks | Skip) -> None:
-        """Takes note of what has been applied."""
+    def after_pruning(
+        self, analysis: Analysis, outcome: Removal | Masks | Skip
+    ) -> None:
+        """Takes note of what has been applied.
+
+        Args:
+            analysis: The model's unit groups as they are now.
+            outcome: What has been applied.
+        """
 
     def measures(self, analysis: Analysis) -> dict[str, float]:
         """Returns what else to log, with the same keys in every epoch."""
@@ -267,17 +274,7 @@ class PruningCallback(keras.callbacks.Callback):
         self, analysis: Analysis
     ) -> list[tuple[int, UnitGroup]]:
         """Returns the groups that may be pruned, with their indices."""
-        chosen = [
-            (number, group)
-            for number, group in select(
-                enumerate(analysis.groups),
-                lambda item: names_of(item[1]),
-                self.layers,
-                self.exclude,
-                layers_of=lambda item: item[1].producers,
-            )
-            if group.removable
-        ]
+        chosen = named_groups(analysis, self.layers, self.exclude)
         if not chosen:
             reasons = "\n".join(
                 f"  {group.name}: {group.reason or 'excluded'}"
@@ -443,20 +440,21 @@ class PruningCallback(keras.callbacks.Callback):
         analysis = analyse(self.model)
         sizes = {g.name: g.size for g in analysis.groups if g.removable}
         size, masked = parameters(self.model), masked_count(self.model)
-        work = self._work()
+        work = work_after(analysis)
         progress = self._progress.fraction
         amount = float(self.amount_at(event, progress))
         start = time.perf_counter()
-        outcome, report = self._prune(analysis, amount)
+        outcome, report, analysis = self._prune(analysis, amount)
         seconds = time.perf_counter() - start
         self._seconds += seconds
         saving = None
         if report is not None:
-            share = 1 - self._work() / work if work else 0.0
-            left = self._progress.steps_left if work else None
+            known = work > 0  # It is NaN where lengths are unknown.
+            share = 1 - work_after(analysis) / work if known else 0.0
+            left = self._progress.steps_left if known else None
             saving = self._clock.saving(share, left)
             self._clock.retrace()
-        after = {g.name: g.size for g in analyse(self.model).groups}
+        after = {g.name: g.size for g in analysis.groups}
         details = self.details()
         notes = details.pop("notes", ())
         found = Event(
@@ -496,7 +494,7 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _prune(
         self, analysis: Analysis, amount: float
-    ) -> tuple[Removal | Masks | Skip, Report | None]:
+    ) -> tuple[Removal | Masks | Skip, Report | None, Analysis]:
         outcome = self.prune(analysis, amount)
         if isinstance(outcome, Removal):
             outcome = self._weighed(analysis, outcome)
@@ -504,8 +502,10 @@ class PruningCallback(keras.callbacks.Callback):
         report = self._apply(analysis, outcome)
         if not isinstance(outcome, Skip):
             self._recalibrate()
-        self.after_pruning(outcome)
-        return outcome, report
+        if report is not None:
+            analysis = analyse(self.model)
+        self.after_pruning(analysis, outcome)
+        return outcome, report, analysis
 
     def _weighed(self, analysis: Analysis, removal: Removal) -> Removal | Skip:
         """Skips a removal that is not worth it."""
@@ -549,13 +549,6 @@ class PruningCallback(keras.callbacks.Callback):
                 samples=getattr(self, "samples", 4096),
                 batch_size=getattr(self, "batch_size", 512),
             )
-
-    def _work(self) -> int:
-        """Returns the FLOPs of a forward pass; 0 if sizes are not known."""
-        try:
-            return flops(self.model)
-        except ValueError:
-            return 0
 
     def _tell_if_idle(self) -> None:
         """Tells of a training in which nothing was pruned."""

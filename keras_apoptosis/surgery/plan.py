@@ -107,20 +107,24 @@ def make_plan(
     return Plan(changes, kept, config, shapes, tuple(notes))
 
 
-def work_after(analysis: Analysis, removal: Removal) -> float:
-    """Counts the multiplications of a forward pass after a removal."""
-    stays = _staying(analysis, removal)
+def work_after(analysis: Analysis, removal: Removal | None = None) -> float:
+    """Counts the multiplications of a forward pass, or those after a removal.
+
+    They are `nan` where a layer works on an unknown shape.
+    """
+    stays = _staying(analysis, removal or Removal({}))
     return sum(
         each.factor * math.prod(stays(labels).size for labels in each.axes)
         for each in analysis.trace.work
     )
 
 
-def parameters_after(analysis: Analysis, removal: Removal) -> int:
-    """Counts the parameters a model would have after a removal."""
+def parameters_after(analysis: Analysis, removal: Removal | None = None) -> int:
+    """Counts the parameters of a model, or those after a removal."""
     count = parameters_of(analysis.graph.model)
     variables = analysis.trace.variables
-    for key, axes in _kept(analysis, _staying(analysis, removal)).items():
+    stays = _staying(analysis, removal or Removal({}))
+    for key, axes in _kept(analysis, stays).items():
         shape = list(variables[key].shape)
         count -= math.prod(shape)
         for axis, positions in axes.items():
