@@ -1,5 +1,6 @@
 """What all tests share, those in docstrings included."""
 
+import gc
 import os
 
 # Tests compile much and run little; it must be set before JAX is imported.
@@ -8,6 +9,15 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 import keras
 import numpy as np
 import pytest
+
+import keras_apoptosis
+
+
+def pytest_collection_finish() -> None:
+    # Each removal looks through all objects for holders of weights; those of
+    # imported modules, some hundred thousand, hold none.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
@@ -24,8 +34,6 @@ def _same_start() -> None:
 
 @pytest.fixture(autouse=True)
 def _names_in_docstrings(doctest_namespace: dict) -> None:
-    import keras_apoptosis
-
     doctest_namespace.update(keras=keras, ka=keras_apoptosis, np=np)
 
 

@@ -71,7 +71,18 @@ TARGETS: dict[str, tuple[str, ...]] = {
     ),
     "selection": (
         "tests/selection",
+        "tests/callbacks/test_limit.py",
         *(f"tests/callbacks/test_{name}.py" for name in METHODS),
+    ),
+    "criteria": (
+        "tests/criteria",
+        "tests/callbacks/test_saliency_pruning.py",
+    ),
+    "callbacks/pruning_callback.py": (
+        "tests/outside/test_own_method.py",
+        "tests/callbacks/test_limit.py",
+        "tests/callbacks/test_neuron_apoptosis.py",
+        "tests/callbacks/test_saliency_pruning.py",
     ),
     **{
         f"callbacks/{name}.py": (f"tests/callbacks/test_{name}.py",)

@@ -32,6 +32,7 @@ from keras_apoptosis.selection.inactive_units import (
     removal_of,
     spared,
 )
+from keras_apoptosis.selection.price import Limit
 from keras_apoptosis.surgery import Removal
 from keras_apoptosis.training.noise import UnitNoise
 from keras_apoptosis.training.penalty import Regularization, scales_of
@@ -122,6 +123,8 @@ class DemonPruning(PruningCallback):
         layers: Limits pruning, noise and the penalty on scales to some groups
             or layers; see `PruningCallback`.
         exclude: Groups or layers to leave as they are.
+        limit: A `ka.Limit`, if pruning may cost only so much; see
+            `PruningCallback`.
         recalibrate: Whether to compute moving statistics anew, from `data`;
             see `PruningCallback`.
         total_epochs: Epochs of the whole training, if it is spread over
@@ -192,6 +195,7 @@ class DemonPruning(PruningCallback):
         min_units: int = 1,
         layers: Any = None,
         exclude: Any = (),
+        limit: Limit | None = None,
         recalibrate: bool = True,
         total_epochs: int | None = None,
         seed: int = 0,
@@ -201,6 +205,7 @@ class DemonPruning(PruningCallback):
             EverySteps(5000) if schedule is None else schedule,
             layers=layers,
             exclude=exclude,
+            limit=limit,
             min_units=min_units,
             min_gain=min_gain,
             recalibrate=recalibrate,
@@ -253,6 +258,7 @@ class DemonPruning(PruningCallback):
         self._record = DeathRecord({})
         self._alive: dict[str, np.ndarray] = {}  # As noise has it.
         self._dead: dict[str, np.ndarray] = {}  # At the present event.
+        self._chosen: Any = None  # Activity and units, at the present event.
         self._found: dict[str, Any] = {}  # What the event records.
         self._reached = False  # The target, at the present event.
         self._notes: tuple[str, ...] = ()
@@ -378,6 +384,7 @@ class DemonPruning(PruningCallback):
             self._reached = any(
                 chosen[n].size < units.size for n, units in candidates.items()
             )
+        self._chosen = activity, chosen
         removal = removal_of(analysis, activity, chosen)
         return removal if len(removal) else Skip("no unit is dead")
 
@@ -385,7 +392,22 @@ class DemonPruning(PruningCallback):
         at_once = self._finishing or self._reached or self.training_ends
         return at_once or super().is_worth_it(gain)
 
-    def before_pruning(self, outcome: Removal | Masks | Skip) -> None:
+    def prune_less(
+        self,
+        analysis: Analysis,
+        amount: float,
+        outcome: Removal | Masks,
+        share: float,
+    ) -> Removal | Skip:
+        # The least active of each group.
+        activity, chosen = self._chosen
+        fewer = {n: u[: int(share * u.size)] for n, u in chosen.items()}
+        removal = removal_of(analysis, activity, fewer)
+        return removal if len(removal) else Skip("no unit would be left to try")
+
+    def after_pruning(
+        self, analysis: Analysis, outcome: Removal | Masks | Skip
+    ) -> None:
         removed = outcome if isinstance(outcome, Removal) else Removal({})
         living = 0
         for name, which in self._dead.items():
@@ -401,12 +423,6 @@ class DemonPruning(PruningCallback):
                 "dead ones alone did not reach the target",
             )
         self._pressure.set_alive(self._alive)
-
-    def after_pruning(
-        self, analysis: Analysis, outcome: Removal | Masks | Skip
-    ) -> None:
-        if isinstance(outcome, Skip):  # Else the hooks were built anew.
-            self._pressure.renew_alive()
         self._reset_statistics(self._gates(analysis))
         if self._target is not None:
             share = size_after(analysis).sparsity(self._whole)

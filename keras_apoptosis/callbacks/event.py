@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
+
+from keras_apoptosis.selection.price import Attempt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Event:
         saving: Estimate of the seconds that the removal saves over the steps
             left, less a retrace; `None` if that cannot be told.
         notes: What could not be done exactly.
+        attempts: With a `limit`, what each share of the event did to the
+            metric, and whether it was kept.
         dead: For each group, or layer, how many of its units were dead,
             those removed before included, where the method counts them.
         overlap: Overlap of the dead units with all that were dead at any
@@ -49,9 +54,16 @@ class Event:
     skipped: str = ""
     saving: float | None = None
     notes: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
     dead: Mapping[str, int] = dataclasses.field(default_factory=dict)
     overlap: float | None = None
     stripped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Event:
+        """Makes an event from what `dataclasses.asdict` returned."""
+        attempts = tuple(Attempt(**each) for each in state["attempts"])
+        return cls(**{**state, "attempts": attempts})
 
     def __str__(self) -> str:
         when = f"at {self.progress:.0%} of the training"
@@ -76,6 +88,11 @@ class Event:
             before, after = self.masked
             changes.append(f"{before:,} → {after:,} weights masked")
         text = f"{when}: {', '.join([*changes, f'{self.seconds:.2f} s'])}"
+        if self.attempts:
+            undone = len(self.attempts) - 1
+            text += f"; the limit's metric is {self.attempts[-1].value:.4g}"
+            if undone:
+                text += f", with {self.attempts[-1].share:.0%} of the event"
         if self.saving is not None:
             gain = "saves" if self.saving >= 0 else "costs"
             text += f"; {gain} about {abs(self.saving):.0f} s until the end"

@@ -7,12 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_apoptosis.callbacks.outcome import Skip
+from keras_apoptosis.callbacks.outcome import Masks, Skip
 from keras_apoptosis.callbacks.pruning_callback import PruningCallback
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.schedules import Constant, Logarithmic, ValueSchedule
 from keras_apoptosis.selection.candidate import Candidate
 from keras_apoptosis.selection.levels import LEVELS
+from keras_apoptosis.selection.price import Limit
 from keras_apoptosis.selection.reconstruction import Reconstruction
 from keras_apoptosis.selection.similarity import (
     IncomingSimilarity,
@@ -63,6 +64,8 @@ class NeuronApoptosis(PruningCallback):
         layers: Limits pruning to some groups or layers; see
             `PruningCallback`.
         exclude: Groups or layers to leave as they are.
+        limit: A `ka.Limit`, if pruning may cost only so much; see
+            `PruningCallback`.
         min_units: Integer of at least 1: how many units every group keeps.
         round_to: Integer of at least 1: the number of kept units is rounded
             up to a multiple of it, such as 8, which hardware may prefer.
@@ -115,6 +118,7 @@ class NeuronApoptosis(PruningCallback):
         synapses: str = "incoming",
         layers: Any = None,
         exclude: Any = (),
+        limit: Limit | None = None,
         min_units: int = 1,
         round_to: int = 1,
         min_gain: float = 0.1,
@@ -129,6 +133,7 @@ class NeuronApoptosis(PruningCallback):
             Logarithmic() if schedule is None else schedule,
             layers=layers,
             exclude=exclude,
+            limit=limit,
             min_units=min_units,
             round_to=round_to,
             min_gain=min_gain,
@@ -222,6 +227,17 @@ class NeuronApoptosis(PruningCallback):
         if not found:
             return Skip("; ".join(reasons))
         return _removal(analysis, found)
+
+    def prune_less(
+        self,
+        analysis: Analysis,
+        amount: float,
+        outcome: Removal | Masks,
+        share: float,
+    ) -> Removal | Skip:
+        # The larger the factor of the weights' rule, the less merges.
+        less = share if self.metric == "reconstruction" else 1 / share
+        return self.prune(analysis, amount * less)
 
     @property
     def refits(self) -> bool:

@@ -29,8 +29,9 @@ from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, UnitGroup, analyse
 from keras_apoptosis.graph.named_groups import named_groups
 from keras_apoptosis.schedules import EventSchedule
+from keras_apoptosis.selection.price import TINY, Attempt, Limit
 from keras_apoptosis.statistics.streaming import lasting
-from keras_apoptosis.surgery import Removal, Report, shrink
+from keras_apoptosis.surgery import Removal, Report, shrink, snapshot
 from keras_apoptosis.surgery.plan import parameters_after, work_after
 from keras_apoptosis.training.masking import mask_weights, masked_count
 from keras_apoptosis.training.progress import TrainingProgress
@@ -39,11 +40,11 @@ from keras_apoptosis.training.step_clock import StepClock
 from keras_apoptosis.training.trigger import Trigger
 from keras_apoptosis.utils.checks import check_count, check_share, check_that
 from keras_apoptosis.utils.names import check_names
-from keras_apoptosis.utils.serialization import arguments_of, from_config
-
-
-class MissingData:
-    """Stands for the data of a callback that was made from a config."""
+from keras_apoptosis.utils.serialization import (
+    MissingData,
+    arguments_of,
+    from_config,
+)
 
 
 class PruningCallback(keras.callbacks.Callback):
@@ -61,6 +62,11 @@ class PruningCallback(keras.callbacks.Callback):
         layers: Limits pruning to some groups, or layers: a name, a layer, a
             pattern such as `"conv*"`, or a list of those. `None` for all.
         exclude: Groups or layers to leave as they are, likewise.
+        limit: A `ka.Limit`, if pruning may cost only so much. Each event is
+            judged by it: one that costs more than is left is undone, to the
+            last bit, and tried with half as much, down to nothing. What
+            events cost adds up over the training; what training wins back
+            between them does not count.
         min_units: Integer of at least 1: how many units every group keeps.
         round_to: Integer of at least 1: the number of units that a group
             keeps is rounded up to a multiple of it, where the method does.
@@ -125,6 +131,7 @@ class PruningCallback(keras.callbacks.Callback):
         *,
         layers: Any = None,
         exclude: Any = (),
+        limit: Limit | None = None,
         min_units: int = 1,
         round_to: int = 1,
         min_gain: float = 0.0,
@@ -140,6 +147,12 @@ class PruningCallback(keras.callbacks.Callback):
             "one of `ka.schedules` that fires events, such as "
             "`ka.schedules.Logarithmic()`",
         )
+        check_that(
+            "limit",
+            limit,
+            limit is None or isinstance(limit, Limit),
+            "a `ka.Limit`, or None",
+        )
         check_count("min_units", min_units)
         check_count("round_to", round_to)
         check_share("min_gain", min_gain)
@@ -152,6 +165,7 @@ class PruningCallback(keras.callbacks.Callback):
         self.schedule = schedule
         self.layers = check_names("layers", layers)
         self.exclude = check_names("exclude", exclude) or ()
+        self.limit = limit
         self.min_units = min_units
         self.round_to = round_to
         self.min_gain = min_gain
@@ -164,6 +178,8 @@ class PruningCallback(keras.callbacks.Callback):
         self._clock = StepClock()
         self._seconds = 0.0  # Spent in the present epoch.
         self._events_before = 0  # The present `fit`.
+        self._spent = 0.0  # Of what the limit allows.
+        self._attempts: tuple[Attempt, ...] = ()  # At the present event.
         self._logged: set[str] = set()
 
     # What a method overrides.
@@ -239,8 +255,24 @@ class PruningCallback(keras.callbacks.Callback):
         """
         return gain >= self.min_gain
 
-    def before_pruning(self, outcome: Removal | Masks | Skip) -> None:
-        """Takes note of what is about to be applied."""
+    def prune_less(
+        self,
+        analysis: Analysis,
+        amount: float,
+        outcome: Removal | Masks,
+        share: float,
+    ) -> Removal | Masks | Skip:
+        """Decides again what to prune, when that much exceeded the `limit`.
+
+        By default `prune` is asked again, for that share of the amount.
+
+        Args:
+            analysis: The model's unit groups, as they were for `prune`.
+            amount: How much was to be pruned.
+            outcome: What `prune` decided then.
+            share: How much of it to prune, above 0 and below 1.
+        """
+        return self.prune(analysis, share * amount)
 
     def after_pruning(
         self, analysis: Analysis, outcome: Removal | Masks | Skip
@@ -343,13 +375,15 @@ class PruningCallback(keras.callbacks.Callback):
         """Returns what `ka.callbacks.Checkpoint` keeps."""
         return {
             "trigger": self._trigger.get_state(),
+            "spent": self._spent,
             "history": [dataclasses.asdict(event) for event in self.history],
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Resumes from what `get_state` returned."""
         self._trigger.set_state(state["trigger"])
-        self.history = [Event(**event) for event in state["history"]]
+        self._spent = state["spent"]
+        self.history = [Event.from_state(each) for each in state["history"]]
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -368,6 +402,8 @@ class PruningCallback(keras.callbacks.Callback):
                 "`from_config(config, data=...)`. Received: no data"
             )
         check_conflicts(self, self.conflicts)
+        if self.limit is not None:
+            self.limit.check(self.model)
         collectives.together()  # Raises if processes are not connected.
         over = backend.distribution_of(self.model)
         if over is not None:
@@ -473,6 +509,7 @@ class PruningCallback(keras.callbacks.Callback):
                 if change.residual is not None
             },
             skipped=outcome.reason if isinstance(outcome, Skip) else "",
+            attempts=self._attempts,
             saving=saving,
             notes=(*(report.notes if report else ()), *notes),
             **details,
@@ -495,36 +532,84 @@ class PruningCallback(keras.callbacks.Callback):
     def _prune(
         self, analysis: Analysis, amount: float
     ) -> tuple[Removal | Masks | Skip, Report | None, Analysis]:
-        outcome = self.prune(analysis, amount)
-        if isinstance(outcome, Removal):
-            outcome = self._weighed(analysis, outcome)
-        self.before_pruning(outcome)
-        report = self._apply(analysis, outcome)
-        if not isinstance(outcome, Skip):
-            self._recalibrate()
+        outcome = self._weighed(analysis, self.prune(analysis, amount))
+        self._attempts = ()
+        report = None
+        if self.limit is not None and not isinstance(outcome, Skip):
+            outcome, report = self._within(
+                self.limit, analysis, amount, outcome
+            )
+        else:
+            report = self._apply(outcome)
         if report is not None:
             analysis = analyse(self.model)
         self.after_pruning(analysis, outcome)
         return outcome, report, analysis
 
-    def _weighed(self, analysis: Analysis, removal: Removal) -> Removal | Skip:
+    def _within(
+        self,
+        limit: Limit,
+        analysis: Analysis,
+        amount: float,
+        first: Removal | Masks,
+    ) -> tuple[Removal | Masks | Skip, Report | None]:
+        """Prunes by as much as the limit allows: all, half, and so on."""
+        start = snapshot(self.model)
+        before = limit.measure(self.model)
+        allowed = limit.worse_by - self._spent
+        outcome: Removal | Masks | Skip = first
+        for attempt in range(limit.attempts):
+            share = 0.5**attempt
+            if attempt:
+                outcome = self._weighed(
+                    analysis, self.prune_less(analysis, amount, first, share)
+                )
+            if isinstance(outcome, Skip):
+                break
+            report = self._apply(outcome)
+            value = limit.measure(self.model)
+            worse = limit.worse(before, value)
+            kept = worse <= allowed + TINY
+            self._attempts += (Attempt(share, value, kept),)
+            if kept:
+                self._spent += max(worse, 0.0)
+                return outcome, report
+            start.restore()
+            analysis = analyse(self.model)
+        return Skip(
+            f"{limit.metric} would become worse than the limit allows: "
+            f"{before:.4g} would be "
+            f"{', '.join(f'{each.value:.4g}' for each in self._attempts)}, "
+            f"and {max(allowed, 0.0):.3g} of {limit.worse_by:g} is left"
+        ), None
+
+    def _weighed(
+        self, analysis: Analysis, outcome: Removal | Masks | Skip
+    ) -> Removal | Masks | Skip:
         """Skips a removal that is not worth it."""
-        left = parameters_after(analysis, removal)
+        if not isinstance(outcome, Removal):
+            return outcome
+        left = parameters_after(analysis, outcome)
         gain = 1 - left / self.model.count_params()
         if self.is_worth_it(gain):
-            return removal
+            return outcome
         return Skip(
             f"it would remove {gain:.1%} of the parameters, less than "
             f"min_gain={self.min_gain:.0%}"
         )
 
-    def _apply(
-        self, analysis: Analysis, outcome: Removal | Masks | Skip
-    ) -> Report | None:
+    def _apply(self, outcome: Removal | Masks | Skip) -> Report | None:
+        """Changes the model, and computes its moving statistics anew."""
+        report = None
         if isinstance(outcome, Masks):
             mask_weights(self.model, outcome)
-        if not isinstance(outcome, Removal):
-            return None
+        elif isinstance(outcome, Removal):
+            report = self._shrink(outcome)
+        if not isinstance(outcome, Skip):
+            self._recalibrate()
+        return report
+
+    def _shrink(self, outcome: Removal) -> Report:
         if not self.refits:
             return shrink(self.model, outcome)
         reports: list[Report] = []

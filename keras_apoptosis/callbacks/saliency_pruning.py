@@ -16,6 +16,7 @@ from keras_apoptosis.layers.weight_mask import WeightMask
 from keras_apoptosis.schedules import Polynomial
 from keras_apoptosis.selection.budget import lowest, share_of
 from keras_apoptosis.selection.mean_replacement import mean_replacements
+from keras_apoptosis.selection.price import Limit
 from keras_apoptosis.statistics.streaming import labelled_batches, sample_of
 from keras_apoptosis.surgery import Removal
 from keras_apoptosis.training.masking import (
@@ -66,6 +67,8 @@ class SaliencyPruning(PruningCallback):
         layers: Limits pruning to some groups or layers; see
             `PruningCallback`.
         exclude: Groups or layers to leave as they are.
+        limit: A `ka.Limit`, if pruning may cost only so much; see
+            `PruningCallback`.
         min_units: Integer of at least 1: how many units every group keeps.
         samples: Integer of at least 1: how many samples of `data` to use.
         recalibrate: Whether to compute moving statistics anew, from `data`;
@@ -117,6 +120,7 @@ class SaliencyPruning(PruningCallback):
         replacement: str = "mean",
         layers: Any = None,
         exclude: Any = (),
+        limit: Limit | None = None,
         min_units: int = 1,
         samples: int = 4096,
         recalibrate: bool = True,
@@ -127,6 +131,7 @@ class SaliencyPruning(PruningCallback):
             Polynomial(0.5, count=4) if schedule is None else schedule,
             layers=layers,
             exclude=exclude,
+            limit=limit,
             min_units=min_units,
             recalibrate=recalibrate,
             total_epochs=total_epochs,
@@ -189,6 +194,25 @@ class SaliencyPruning(PruningCallback):
         if self.granularity == "weights":
             return self._mask(amount)
         return self._remove(analysis, amount)
+
+    def prune_less(
+        self,
+        analysis: Analysis,
+        amount: float,
+        outcome: Removal | Masks,
+        share: float,
+    ) -> Removal | Masks | Skip:
+        now = self._sparsity(analysis)
+        return self.prune(analysis, now + share * (amount - now))
+
+    def _sparsity(self, analysis: Analysis) -> float:
+        """Returns the share of the units, or weights, that are pruned."""
+        if self.granularity == "weights":
+            masks = [mask_of(layer).ravel() for layer in self._masked_layers()]
+            return 1 - float(np.concatenate(masks).mean())
+        groups = self.groups(analysis)
+        first = sum(self._first_sizes[group.name] for group in groups)
+        return 1 - sum(group.size for group in groups) / first
 
     def _remove(self, analysis: Analysis, sparsity: float) -> Removal | Skip:
         sizes = {group.name: group.size for group in self.groups(analysis)}

@@ -19,6 +19,7 @@ from keras_apoptosis.callbacks.pruning_callback import PruningCallback
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.layers.weight_mask import WeightMask
 from keras_apoptosis.schedules import Constant, EveryEpoch, ValueSchedule
+from keras_apoptosis.selection.price import Limit
 from keras_apoptosis.selection.stripping import strip_weights
 from keras_apoptosis.statistics.rectified_layers import (
     Rectified,
@@ -78,6 +79,8 @@ class SynapticStripping(PruningCallback):
         layers: Limits stripping to some layers: a name, a layer, a pattern
             or a list of those.
         exclude: Layers to leave as they are.
+        limit: A `ka.Limit`, if pruning may cost only so much; see
+            `PruningCallback`.
         batch_size: Integer of at least 1: how many samples of `data` to run
             at once.
         total_epochs: Epochs of the whole training, if it is spread over
@@ -141,6 +144,7 @@ class SynapticStripping(PruningCallback):
         convolutions: bool = False,
         layers: Any = None,
         exclude: Any = (),
+        limit: Limit | None = None,
         batch_size: int = 512,
         total_epochs: int | None = None,
         verbose: bool | int | str = "auto",
@@ -149,6 +153,7 @@ class SynapticStripping(PruningCallback):
             EveryEpoch() if schedule is None else schedule,
             layers=layers,
             exclude=exclude,
+            limit=limit,
             recalibrate=False,  # `data` is no training data.
             total_epochs=total_epochs,
             verbose=verbose,

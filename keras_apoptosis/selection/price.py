@@ -11,20 +11,27 @@ import numpy as np
 from keras_apoptosis import backend
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.utils.checks import check_choice, check_count, check_size
+from keras_apoptosis.utils.serialization import MissingData
 
 # Words in the names of metrics by which one tells where better is.
 _UP = ("acc", "auc", "precision", "recall", "f1", "iou", "r2", "cosine")
+# Means of the same numbers may differ in the last bits.
+TINY = 1e-7
 _DOWN = ("loss", "error", "mse", "mae", "entropy", "perplexity", "divergence")
 
 
+@keras.saving.register_keras_serializable(package="keras_apoptosis")
 @dataclasses.dataclass(frozen=True, eq=False)
 class Limit:
     """Limits how much worse a model may become by pruning.
 
     After units were removed the model is evaluated; if the metric is worse
-    than before the first removal by more than `worse_by`, the removal is
-    undone to the last bit and tried with half as much, down to nothing. What
-    earlier removals cost counts, and so does what training has won since.
+    than before by more than `worse_by`, the removal is undone to the last bit
+    and tried with half as much, down to nothing.
+
+    In `ka.prune` "before" is before the first step, so that what fine-tuning
+    wins back may be spent again. In callbacks it is before the event, since
+    the model learns anyway, and what events cost adds up.
 
     Args:
         monitor: Name of what `model.evaluate` returns: `"loss"` or a metric,
@@ -70,10 +77,41 @@ class Limit:
         if self.mode == "auto":
             object.__setattr__(self, "mode", _mode_of(self.metric))
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments without `data`."""
+        config = dataclasses.asdict(
+            dataclasses.replace(self, data=MissingData())
+        )
+        del config["data"]
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], data: Any = None) -> Limit:
+        """Makes a limit from what `get_config` returned.
+
+        Args:
+            config: The config.
+            data: The held-out data, which configs do not hold.
+        """
+        return cls(data=MissingData() if data is None else data, **config)
+
     @property
     def metric(self) -> str:
         """The name by which `model.evaluate` returns the metric."""
         return self.monitor.removeprefix("val_")
+
+    def check(self, model: keras.Model) -> None:
+        """Raises a `ValueError` if a model cannot be judged."""
+        if isinstance(self.data, MissingData):
+            raise ValueError(
+                "This limit was made from a config, which holds no data: use "
+                "`ka.Limit.from_config(config, data=(x, y))`. Received: no data"
+            )
+        if not getattr(model, "compiled", False):
+            raise ValueError(
+                "Expected a compiled model, whose loss and metrics can be "
+                f"evaluated. Received: model '{model.name}', not compiled"
+            )
 
     def measure(self, model: keras.Model) -> float:
         """Evaluates a model, also in the middle of an epoch of `fit`.
@@ -88,11 +126,7 @@ class Limit:
         Raises:
             ValueError: If the model is not compiled, or has no such metric.
         """
-        if not getattr(model, "compiled", False):
-            raise ValueError(
-                "Expected a compiled model, whose loss and metrics can be "
-                f"evaluated. Received: model '{model.name}', not compiled"
-            )
+        self.check(model)
         backend.sync_from_jax(model)
         state = (*model.metrics_variables, *model.non_trainable_variables)
         kept = [(each, np.array(backend.peek(each))) for each in state]
@@ -137,8 +171,23 @@ class Limit:
 
     def allows(self, before: float, now: float) -> bool:
         """Returns whether the limit allows one value after another."""
-        # Means of the same numbers may differ in the last bits.
-        return self.worse(before, now) <= self.worse_by + 1e-7
+        return self.worse(before, now) <= self.worse_by + TINY
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """The effect of a removal on the metric of a limit.
+
+    Args:
+        share: How much of what was wanted was removed.
+        value: The metric afterwards.
+        kept: Whether the removal was within the limit; otherwise it was
+            undone.
+    """
+
+    share: float
+    value: float
+    kept: bool
 
 
 def _mode_of(metric: str) -> str:

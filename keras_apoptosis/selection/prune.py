@@ -16,7 +16,7 @@ from keras_apoptosis.selection.allocation import allocate
 from keras_apoptosis.selection.candidate import obstacle
 from keras_apoptosis.selection.curves import Curve, score_curve
 from keras_apoptosis.selection.mean_replacement import mean_replacements
-from keras_apoptosis.selection.price import Limit
+from keras_apoptosis.selection.price import Attempt, Limit
 from keras_apoptosis.selection.reconstruction import Reconstruction
 from keras_apoptosis.statistics.streaming import labelled_batches, sample_of
 from keras_apoptosis.surgery import Removal, rebuild, shrink, snapshot
@@ -68,22 +68,6 @@ class TargetResult:
         """
         slack = 1e-9 if self.target.counted else 0.05
         return self.after <= self.limit * (1 + slack)
-
-
-@dataclasses.dataclass(frozen=True)
-class Attempt:
-    """The effect of a removal on the metric of a limit.
-
-    Args:
-        share: How much of what was wanted was removed.
-        value: The metric afterwards.
-        kept: Whether the removal was within the limit; otherwise it was
-            undone.
-    """
-
-    share: float
-    value: float
-    kept: bool
 
 
 @dataclasses.dataclass(frozen=True)

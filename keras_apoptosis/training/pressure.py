@@ -38,7 +38,8 @@ class Pressure:
         self._hooks: list[LiveHook] = [penalty]
         if noise is not None:
             self._hooks.append(noise)
-        self.set_alive(alive)
+        if noise is not None:
+            noise.set_alive(alive)
         self._change(factor)
         self._detach: list[Callable[[], None]] = [
             attach_for_fit(model, hook) for hook in self._hooks
@@ -58,14 +59,10 @@ class Pressure:
         backend.sync_to_jax(self.model)
 
     def set_alive(self, alive: Mapping[str, np.ndarray]) -> None:
-        """Says which units get noise once units have left, or `renew_alive`."""
-        if self.noise is not None:
-            self.noise.set_alive(alive)
-
-    def renew_alive(self) -> None:
-        """Takes what `set_alive` said into the steps that follow."""
+        """Sets which units get noise, from the next step on."""
         if self.noise is not None:
             backend.sync_from_jax(self.model)
+            self.noise.set_alive(alive)
             self.noise.renew_alive()
             backend.sync_to_jax(self.model)
 

@@ -13,6 +13,10 @@ import keras
 import numpy as np
 
 
+class MissingData:
+    """Stands for the data of an object that was made from a config."""
+
+
 class Configurable:
     """Gives a frozen dataclass `get_config` and `from_config`.
 
