@@ -33,6 +33,7 @@ from keras_apoptosis.selection.price import TINY, Attempt, Limit
 from keras_apoptosis.statistics.streaming import lasting
 from keras_apoptosis.surgery import Removal, Report, shrink, snapshot
 from keras_apoptosis.surgery.plan import parameters_after, work_after
+from keras_apoptosis.surgery.shrink import shrink_group_by_group
 from keras_apoptosis.training.masking import mask_weights, masked_count
 from keras_apoptosis.training.progress import TrainingProgress
 from keras_apoptosis.training.recalibration import recalibrate
@@ -609,20 +610,10 @@ class PruningCallback(keras.callbacks.Callback):
             self._recalibrate()
         return report
 
-    def _shrink(self, outcome: Removal) -> Report:
-        if not self.refits:
-            return shrink(self.model, outcome)
-        reports: list[Report] = []
-        for part in outcome.parts():
-            if reports:
-                part = self.refit(analyse(self.model), part)
-            reports.append(shrink(self.model, part))
-        return Report(
-            groups=tuple(g for report in reports for g in report.groups),
-            parameters_before=reports[0].parameters_before,
-            parameters_after=reports[-1].parameters_after,
-            notes=tuple(n for report in reports for n in report.notes),
-        )
+    def _shrink(self, removal: Removal) -> Report:
+        if self.refits:
+            return shrink_group_by_group(self.model, removal, self.refit)
+        return shrink(self.model, removal)
 
     def _recalibrate(self) -> None:
         """Computes moving statistics of normalizations anew, from `data`."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from keras_apoptosis.backend import effective_value
-from keras_apoptosis.graph import Observation, UnitGroup
-from keras_apoptosis.surgery import Replacement
+from keras_apoptosis.graph import Analysis, Observation, UnitGroup
+from keras_apoptosis.surgery import Removal, Replacement
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,6 +25,22 @@ class Candidate:
     removed: np.ndarray
     replacements: Mapping[str, Replacement]
     reason: str = ""
+
+
+def removal_of(
+    analysis: Analysis, candidates: Mapping[int, Candidate]
+) -> Removal:
+    """Composes a removal of candidates.
+
+    Args:
+        analysis: The model's units.
+        candidates: Candidates by the index of their group.
+    """
+    names = {n: analysis.groups[n].name for n in candidates}
+    return Removal(
+        {names[n]: each.removed for n, each in candidates.items()},
+        {names[n]: each.replacements for n, each in candidates.items()},
+    )
 
 
 def no_candidate(reason: str) -> Candidate:

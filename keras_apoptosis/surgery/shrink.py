@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections.abc import Callable
 
 import keras
 
@@ -83,6 +84,37 @@ def shrink(
         notes = _apply(model, analysis, removal)
     after = backend.parameters_of(model)
     return report_of(analysis.groups, removal, before, after, notes)
+
+
+def shrink_group_by_group(
+    model: keras.Model,
+    removal: Removal,
+    refit: Callable[[Analysis, Removal], Removal],
+) -> Report:
+    """Removes units of one group after the other, as `shrink` does.
+
+    Args:
+        model: The model.
+        removal: The units to remove, and what replaces them.
+        refit: Called for all groups but the first with the model's units as
+            they are then, and the removal of the group; returns the removal
+            to apply instead.
+
+    Returns:
+        One report of all.
+    """
+    reports: list[Report] = []
+    for part in removal.parts():
+        if reports:
+            part = refit(analyse(model), part)
+        reports.append(shrink(model, part))
+    notes = (note for report in reports for note in report.notes)
+    return Report(
+        groups=tuple(group for report in reports for group in report.groups),
+        parameters_before=reports[0].parameters_before,
+        parameters_after=reports[-1].parameters_after,
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def rebuild(

@@ -170,17 +170,23 @@ class Snapshot:
 
     def _holders(self) -> backend.Holders:
         """Finds what must follow if shapes change, and checks that it can."""
-        gc.collect()  # An optimizer of an earlier `compile` is of no account.
         holders = backend.holders_of(self._model)
-        for each in (*holders.optimizers, *holders.torch_optimizers):
-            if each is not self._optimizer:
-                raise ValueError(
-                    "Expected weights that no other optimizer trains, as the "
-                    "snapshot does not hold its state. Received: "
-                    f"{type(each).__name__} besides the optimizer of model "
-                    f"'{self._model.name}'"
-                )
+        if self._others(holders):
+            gc.collect()  # One of an earlier `compile` is of no account.
+            holders = backend.holders_of(self._model)
+        for each in self._others(holders):
+            raise ValueError(
+                "Expected weights that no other optimizer trains, as the "
+                "snapshot does not hold its state. Received: "
+                f"{type(each).__name__} besides the optimizer of model "
+                f"'{self._model.name}'"
+            )
         return holders
+
+    def _others(self, holders: backend.Holders) -> list[Any]:
+        """Returns optimizers of the weights other than the model's."""
+        every = (*holders.optimizers, *holders.torch_optimizers)
+        return [each for each in every if each is not self._optimizer]
 
     def _fits(self) -> bool:
         """Returns whether all that compiled steps depend on is unchanged."""

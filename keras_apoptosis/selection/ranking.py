@@ -1,0 +1,217 @@
+"""Ranks the units of each group, and replaces those that are removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_apoptosis import criteria
+from keras_apoptosis.graph import Analysis, UnitGroup
+from keras_apoptosis.selection.candidate import (
+    Candidate,
+    obstacle,
+    removal_of,
+)
+from keras_apoptosis.selection.curves import Curve, score_curve
+from keras_apoptosis.selection.mean_replacement import mean_replacements
+from keras_apoptosis.selection.reconstruction import Reconstruction
+from keras_apoptosis.statistics.streaming import labelled_batches
+from keras_apoptosis.surgery import Removal
+from keras_apoptosis.utils.checks import check_choice
+
+# Their scores are in units of weights, and mean nothing beside other groups'.
+_RELATIVE = ("l1_norm", "squared_norm", "random")
+_REPLACEMENTS = ("least_squares", "mean", "zero")
+
+
+class Ranking:
+    """Ranks units by scores, and replaces those that are removed.
+
+    Args:
+        criterion: The criterion of units.
+        replacement: What stands in for removed units: `"least_squares"`,
+            `"mean"` or `"zero"`.
+        sample: The sample, in memory, or `None`.
+        reconstruction: What fits replacements by least squares; `None` where
+            that is not wanted.
+        batch_size: How many samples to run at once.
+    """
+
+    def __init__(
+        self,
+        criterion: Any,
+        replacement: str,
+        sample: Any,
+        reconstruction: Reconstruction | None = None,
+        batch_size: int = 512,
+    ):
+        self.criterion = criterion
+        self.replacement = replacement
+        self.sample = sample
+        self.reconstruction = reconstruction
+        self.batch_size = batch_size
+
+    @property
+    def refits(self) -> bool:
+        """`True` if groups are removed one by one, each fitted by `refit`."""
+        return self.reconstruction is not None
+
+    def why_not(self, group: UnitGroup) -> str:
+        """Returns why a group cannot be pruned; `""` if it can."""
+        if not group.removable:
+            return group.reason
+        if self.replacement == "least_squares":
+            return obstacle(group, measured=True)
+        return ""
+
+    def curves(
+        self, analysis: Analysis, numbers: Iterable[int]
+    ) -> dict[int, Curve]:
+        """Computes what is lost with every width of some groups.
+
+        Args:
+            analysis: The model's units.
+            numbers: Indices of the groups.
+        """
+        scores = self.criterion.score(analysis.graph.model, self.sample)
+        relative = self.criterion.name in _RELATIVE
+        return {
+            number: score_curve(scores[analysis.groups[number].name], relative)
+            for number in numbers
+            if analysis.groups[number].name in scores
+        }
+
+    def removal(
+        self, analysis: Analysis, removed: Mapping[int, np.ndarray]
+    ) -> Removal:
+        """Replaces units that are to be removed.
+
+        Where groups are refitted, only the first is fitted here.
+
+        Args:
+            analysis: The model's units.
+            removed: For groups, by index, the indices of the units.
+        """
+        names: Any = {analysis.groups[n].name: u for n, u in removed.items()}
+        if self.reconstruction is None:
+            if self.replacement == "zero":
+                return Removal(names)
+            model = analysis.graph.model
+            return Removal(
+                names,
+                mean_replacements(
+                    model, self.sample, names, batch_size=self.batch_size
+                ),
+            )
+        candidates = {n: Candidate(u, {}) for n, u in removed.items()}
+        for number in list(candidates)[:1]:
+            candidates[number] = self.reconstruction.refit(
+                analysis, number, candidates[number]
+            )
+        return removal_of(analysis, candidates)
+
+    def refit(self, analysis: Analysis, removal: Removal) -> Removal:
+        """Fits the removal of one group to what the model has become.
+
+        What groups before it changed is what it sees.
+
+        Args:
+            analysis: The model's units as they are now.
+            removal: The removal of one group.
+        """
+        if self.reconstruction is None:
+            return removal
+        return refitted(self.reconstruction, analysis, removal)
+
+
+class RankingByReconstruction(Ranking):
+    """Ranks units by what the kept ones explain.
+
+    Args:
+        reconstruction: Measures, and fits.
+    """
+
+    reconstruction: Reconstruction
+
+    def __init__(self, reconstruction: Reconstruction):
+        super().__init__(None, "least_squares", None, reconstruction)
+
+    def curves(
+        self, analysis: Analysis, numbers: Iterable[int]
+    ) -> dict[int, Curve]:
+        numbers = list(numbers)
+        measured = self.reconstruction.measure(analysis, numbers)
+        return {
+            number: self.reconstruction.curve(analysis, number, measured)
+            for number in numbers
+        }
+
+
+def refitted(
+    reconstruction: Reconstruction, analysis: Analysis, removal: Removal
+) -> Removal:
+    """Fits the removal of one group to what the model has become.
+
+    Args:
+        reconstruction: Measures, and fits.
+        analysis: The model's units as they are now.
+        removal: The removal of one group.
+    """
+    (name,) = removal
+    number = [group.name for group in analysis.groups].index(name)
+    candidate = Candidate(removal[name], {})
+    fitted = reconstruction.refit(analysis, number, candidate)
+    return removal_of(analysis, {number: fitted})
+
+
+def ranking_of(
+    criterion: Any,
+    replacement: str | None,
+    sample: Any,
+    samples: int = 4096,
+    batch_size: int = 512,
+    seed: int = 0,
+) -> Ranking:
+    """Returns the ranking by a criterion, and checks that it can work.
+
+    Args:
+        criterion: `"reconstruction"`, or a criterion of units: see
+            `ka.criteria`.
+        replacement: What stands in for removed units. `None` for least
+            squares by `"reconstruction"`, otherwise for the mean, or for zero
+            without a sample.
+        sample: Training samples, with labels where the criterion needs them;
+            or `None`.
+        samples: How many of them to use at most.
+        batch_size: How many of them to run at once.
+        seed: The seed of the random projection of `"reconstruction"`.
+
+    Raises:
+        ValueError: If the criterion or the replacement are unknown, or need a
+            sample, or labels, that are not there.
+    """
+    by_reconstruction = criterion == "reconstruction"
+    found = None
+    if not by_reconstruction:
+        found = criteria.get(criterion, "units")
+    if replacement is None:
+        blind = "zero" if sample is None else "mean"
+        replacement = "least_squares" if by_reconstruction else blind
+    check_choice("replacement", replacement, _REPLACEMENTS)
+    needs = by_reconstruction or (found is not None and found.needs_data)
+    if sample is None and (needs or replacement != "zero"):
+        raise ValueError(
+            "Units are judged, and replaced, by a sample of the training data. "
+            "Pass one, as `data=(x_train[:4096], y_train[:4096])`. Received: "
+            f"data=None, criterion={criterion!r}, replacement={replacement!r}"
+        )
+    if found is not None and found.needs_labels:
+        next(labelled_batches(sample))  # Complains without labels.
+    if not by_reconstruction and replacement != "least_squares":
+        return Ranking(found, replacement, sample, None, batch_size)
+    fit = Reconstruction(sample, samples, batch_size, seed=seed)
+    if by_reconstruction and replacement == "least_squares":
+        return RankingByReconstruction(fit)
+    return Ranking(found, replacement, sample, fit, batch_size)
