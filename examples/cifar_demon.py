@@ -130,7 +130,10 @@ def callbacks_of(method: str, data: dict[str, tuple], arguments) -> list[Any]:
     if name.startswith("demon"):
         number, _, variance = number.partition(":")
         wanted = (
-            {"target_sparsity": float(number), "strength": 3e-3}
+            {
+                "target": ka.targets.Parameters(at_most=1 - float(number)),
+                "strength": 3e-3,
+            }
             if name == "demon_target"
             else {"strength": float(number)}
         )

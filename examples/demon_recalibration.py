@@ -75,7 +75,9 @@ def main() -> None:
                 callbacks = [
                     ka.callbacks.DemonPruning(
                         schedule=ka.schedules.Fixed(0.05, start=0.05),
-                        target_sparsity=arguments.target,
+                        target=ka.targets.Parameters(
+                            at_most=1 - arguments.target
+                        ),
                         data=x[:512],
                         recalibrate=False,  # Measured below.
                         verbose=False,

@@ -116,7 +116,7 @@ def main() -> None:
         f"strength {strength:g}": {"strength": strength},
         f"target {target:.0%}": {
             "strength": strength / 10,
-            "target_sparsity": target,
+            "target": ka.targets.Parameters(at_most=1 - target),
         },
     }
     rows = []

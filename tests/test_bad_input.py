@@ -65,6 +65,8 @@ X = np.zeros((16, 3), "float32")
 ONE = ka.Removal({"one": [0]})
 NEURONS = ka.callbacks.NeuronApoptosis
 STRIPPING = ka.callbacks.SynapticStripping
+APOPTOSIS = ka.callbacks.NeuronApoptosis
+HALF = ka.targets.Parameters(at_most=0.5)
 SALIENCY = ka.callbacks.SaliencyPruning
 MONITOR = ka.callbacks.UnitMonitor
 LABELLED = X, np.zeros((16, 2), "float32")
@@ -518,12 +520,42 @@ TABLE = {
         "a number from 0 to below 1. Received: start=-1",
     ),
     "target of 1": (
-        lambda m: DEMON(target_sparsity=1.0),
-        "above 0 and below 1, or None. Received: target_sparsity=1.0",
+        lambda m: DEMON(target=0.2),
+        "`target` to be one of `ka.targets`, or several of different kinds",
     ),
-    "unknown sparsity": (
-        lambda m: DEMON(target_sparsity=0.8, sparsity_of="layers"),
-        "`sparsity` to be 'weights', 'neurons' or 'flops'",
+    "a measured target of demon pruning": (
+        lambda m: DEMON(target=ka.targets.Latency(at_most=0.5)),
+        "`target` to be a target that is counted. Received: target=Latency",
+    ),
+    "a target besides a tolerance": (
+        lambda m: APOPTOSIS(data=X, tolerance=0.1, target=HALF),
+        "without a `tolerance`. Received: target=Parameters(at_most=0.5)",
+    ),
+    "a target besides sparsities": (
+        lambda m: SALIENCY(
+            data=LABELLED, target=HALF, schedule=ka.schedules.OneShot(0.5)
+        ),
+        "or with a `target` one that does not",
+    ),
+    "a target of masks": (
+        lambda m: SALIENCY("magnitude", granularity="weights", target=HALF),
+        "`target` to be None, since weights that are masked save nothing",
+    ),
+    "a target out of reach": (
+        lambda m: fit(
+            lambda: APOPTOSIS(data=X, target=ka.targets.Parameters(at_most=2)),
+            m,
+        ),
+        "cannot be reached",
+    ),
+    "a target without a last event": (
+        lambda m: fit(
+            lambda: APOPTOSIS(
+                data=X, target=HALF, schedule=ka.schedules.EverySteps(2)
+            ),
+            m,
+        ),
+        "one whose number of events is known",
     ),
     "threshold of demon pruning below 0": (
         lambda m: DEMON(threshold=-0.1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -15,8 +15,8 @@ from keras_apoptosis import backend
 from keras_apoptosis.accounting.size import Size, size_after
 from keras_apoptosis.callbacks.death_record import DeathRecord
 from keras_apoptosis.callbacks.outcome import Masks, Skip
+from keras_apoptosis.callbacks.pressure_control import PressureControl
 from keras_apoptosis.callbacks.pruning_callback import PruningCallback
-from keras_apoptosis.callbacks.sparsity_target import SparsityTarget
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.saturation import Gate, gates_of, silent_groups
 from keras_apoptosis.schedules import (
@@ -34,6 +34,7 @@ from keras_apoptosis.selection.inactive_units import (
 )
 from keras_apoptosis.selection.price import Limit
 from keras_apoptosis.surgery import Removal
+from keras_apoptosis.targets import as_targets
 from keras_apoptosis.training.noise import UnitNoise
 from keras_apoptosis.training.penalty import Regularization, scales_of
 from keras_apoptosis.training.pressure import Pressure
@@ -77,20 +78,19 @@ class DemonPruning(PruningCallback):
             `ka.schedules.EverySteps(5000)`, which is meant for trainings of
             100,000 steps; `ka.schedules.Fixed(0.05, start=0.05)` judges them
             each twentieth of the training.
-        target_sparsity: Number above 0 and below 1. Where given, a controller
-            raises or lowers `strength` (and noise) at each event so that the
-            training ends at this sparsity. It needs ten events or more.
-            `strength` then rises to its peak and stays there until the target
-            is reached. What is missing at 90 % of the training is taken from
-            the least active units that are not dead, which the event's notes
-            say.
+        target: One of `ka.targets`, or several, such as
+            `ka.targets.Parameters(at_most=0.2)`; none that is measured, as
+            latency is. A controller raises or lowers `strength` (and noise)
+            at each event so that the training ends there. It needs ten
+            events or more. `strength` then rises to its peak and stays there
+            until the target is reached. What is missing at 90 % of the
+            training is taken from the least active units that are not dead,
+            which the event's notes say.
         data: Training samples on which units are judged: arrays, a
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader` or a
             generator of batches (of which `samples` are kept). `None` to
             take the layers' own statistics since the last event, of all
             batches of the training, for layers made by `ka.make_prunable`.
-        sparsity_of: What `target_sparsity` counts: `"weights"`, `"neurons"`
-            or `"flops"` of a forward pass.
         penalty: `"l1"`, `λ Σ|γ|`, or `"l2"`, `λ Σ γ²`, whose gradient is added
             to the loss' before the optimizer scales it (appendix F.5).
         regularize: `"scales"` of all normalizations, whose offsets stay free
@@ -178,9 +178,8 @@ class DemonPruning(PruningCallback):
         *,
         noise_variance: Any = 5e-5,
         schedule: Any = None,
-        target_sparsity: float | None = None,
+        target: Any = None,
         data: Any = None,
-        sparsity_of: str = "weights",
         penalty: str = "l1",
         regularize: str = "auto",
         threshold: float = 0.01,
@@ -205,6 +204,7 @@ class DemonPruning(PruningCallback):
             EverySteps(5000) if schedule is None else schedule,
             layers=layers,
             exclude=exclude,
+            target=target,
             limit=limit,
             min_units=min_units,
             min_gain=min_gain,
@@ -213,15 +213,15 @@ class DemonPruning(PruningCallback):
             verbose=verbose,
         )
         # A controller ends the pressure itself, once the target is reached.
-        cycle = OneCycle if target_sparsity is None else Warmup
+        cycle = OneCycle if target is None else Warmup
         self._strength = _cycle("strength", strength, cycle)
         self._variance = _cycle("noise_variance", noise_variance, OneCycle)
         check_that(
             "schedule",
             schedule,
             self.schedule.sparsity_at(0) is None,
-            "one that only says when, since `strength` and `target_sparsity` "
-            "say how much",
+            "one that only says when, since `strength` and `target` say how "
+            "much",
         )
         check_share("start", start)
         check_size("threshold", threshold)
@@ -231,16 +231,15 @@ class DemonPruning(PruningCallback):
         check_count("batch_size", batch_size)
         check_count("noise_every", noise_every)
         check_count("seed", seed, least=0)
-        self._target = (
-            None
-            if target_sparsity is None
-            else SparsityTarget(target_sparsity, sparsity_of)
-        )
+        measured = [
+            each
+            for each in (() if target is None else as_targets(target))
+            if not each.counted
+        ]
+        check_that("target", target, not measured, "a target that is counted")
         self.strength = strength
         self.noise_variance = noise_variance
-        self.target_sparsity = target_sparsity
         self.data = self.keep(data, samples)
-        self.sparsity_of = sparsity_of
         self.penalty = penalty
         self.regularize = regularize
         self.threshold = threshold
@@ -255,7 +254,9 @@ class DemonPruning(PruningCallback):
         self.regularized: list[str] = []
         self._pressure: Any = None  # A `Pressure`, while it trains.
         self._whole: Any = None  # A `Size`, once it has begun.
+        self._control: PressureControl | None = None
         self._record = DeathRecord({})
+        self._restored: Any = None  # The controller's state.
         self._alive: dict[str, np.ndarray] = {}  # As noise has it.
         self._dead: dict[str, np.ndarray] = {}  # At the present event.
         self._chosen: Any = None  # Activity and units, at the present event.
@@ -270,7 +271,7 @@ class DemonPruning(PruningCallback):
             "whole": self._whole and dataclasses.asdict(self._whole),
             "record": self._record.get_state(),
             "alive": self._alive,
-            "target": self._target and self._target.get_state(),
+            "control": self._control and self._control.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -278,8 +279,14 @@ class DemonPruning(PruningCallback):
         self._whole = state["whole"] and Size(**state["whole"])
         self._record.set_state(state["record"])
         self._alive = dict(state["alive"])
-        if self._target is not None:
-            self._target.set_state(state["target"])
+        self._restored = state["control"]
+
+    def begin_target(self, whole: Sequence[float]) -> None:
+        # The controller goes on where it was, in the next `fit` as well.
+        if self._control is None:
+            self._control = PressureControl(as_targets(self.target), whole)
+            if self._restored is not None:
+                self._control.set_state(self._restored)
 
     @property
     def retraces(self) -> int:
@@ -296,12 +303,6 @@ class DemonPruning(PruningCallback):
             analysis.groups[n].name: analysis.groups[n].size for n in gates
         }
         whole = size_after(analysis)
-        if self.sparsity_of == "flops" and math.isnan(whole.flops):
-            raise ValueError(
-                "The FLOPs of a model with inputs of unknown lengths cannot "
-                "be counted. Give `keras.Input` their shape, or use "
-                "`sparsity_of='weights'`. Received: sparsity_of='flops'"
-            )
         if self._whole is None or not self._record.fits(sizes):
             self._whole = whole
             self._record = DeathRecord(sizes)
@@ -322,7 +323,7 @@ class DemonPruning(PruningCallback):
             Regularization(self._strength, self.penalty, weights),
             noise if getattr(self._variance, "peak", 1.0) > 0 else None,
             self._alive,
-            1.0 if self._target is None else self._target.factor,
+            1.0 if self._control is None else self._control.factor,
         )
         self._reset_statistics(gates)
         if self.loudness:
@@ -356,7 +357,7 @@ class DemonPruning(PruningCallback):
         self._before_test = []
 
     def amount_at(self, event: int, progress: float) -> float:
-        factor = 1.0 if self._target is None else self._target.factor
+        factor = 1.0 if self._control is None else self._control.factor
         return factor * float(self._strength(progress))
 
     def prune(self, analysis: Analysis, amount: float) -> Removal | Skip:
@@ -377,10 +378,8 @@ class DemonPruning(PruningCallback):
         )
         candidates = spared(activity, wanted, self.min_units)
         chosen = candidates
-        if self._target is not None:
-            chosen = self._target.choose(
-                analysis, activity, candidates, self._whole
-            )
+        if self._control is not None:
+            chosen = self._control.choose(analysis, activity, candidates)
             self._reached = any(
                 chosen[n].size < units.size for n, units in candidates.items()
             )
@@ -424,11 +423,10 @@ class DemonPruning(PruningCallback):
             )
         self._pressure.set_alive(self._alive)
         self._reset_statistics(self._gates(analysis))
-        if self._target is not None:
-            share = size_after(analysis).sparsity(self._whole)
+        if self._control is not None:
             self._pressure.steer(
-                self._target.steer(
-                    share[self._target.kind],
+                self._control.steer(
+                    self._control.missing(analysis),
                     self._progress.fraction,
                     self._reached,
                 )
@@ -452,8 +450,8 @@ class DemonPruning(PruningCallback):
     def _finishing(self) -> bool:
         """`True` if units that are not dead may be removed for the target."""
         return (
-            self._target is not None
-            and self._progress.fraction >= self._target.finish
+            self._control is not None
+            and self._progress.fraction >= self._control.finish
         )
 
     def _may_remove(self) -> bool:

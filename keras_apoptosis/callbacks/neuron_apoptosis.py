@@ -11,9 +11,14 @@ from keras_apoptosis.callbacks.outcome import Masks, Skip
 from keras_apoptosis.callbacks.pruning_callback import PruningCallback
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.schedules import Constant, Logarithmic, ValueSchedule
-from keras_apoptosis.selection.candidate import Candidate
+from keras_apoptosis.selection.candidate import Candidate, removal_of
 from keras_apoptosis.selection.levels import LEVELS
 from keras_apoptosis.selection.price import Limit
+from keras_apoptosis.selection.ranking import (
+    Ranking,
+    RankingByReconstruction,
+    refitted,
+)
 from keras_apoptosis.selection.reconstruction import Reconstruction
 from keras_apoptosis.selection.similarity import (
     IncomingSimilarity,
@@ -64,6 +69,8 @@ class NeuronApoptosis(PruningCallback):
         layers: Limits pruning to some groups or layers; see
             `PruningCallback`.
         exclude: Groups or layers to leave as they are.
+        target: Instead of a level or a tolerance, for `"reconstruction"`: one
+            of `ka.targets`, or several; see `PruningCallback`.
         limit: A `ka.Limit`, if pruning may cost only so much; see
             `PruningCallback`.
         min_units: Integer of at least 1: how many units every group keeps.
@@ -118,6 +125,7 @@ class NeuronApoptosis(PruningCallback):
         synapses: str = "incoming",
         layers: Any = None,
         exclude: Any = (),
+        target: Any = None,
         limit: Limit | None = None,
         min_units: int = 1,
         round_to: int = 1,
@@ -133,6 +141,7 @@ class NeuronApoptosis(PruningCallback):
             Logarithmic() if schedule is None else schedule,
             layers=layers,
             exclude=exclude,
+            target=target,
             limit=limit,
             min_units=min_units,
             round_to=round_to,
@@ -154,6 +163,14 @@ class NeuronApoptosis(PruningCallback):
             "one that only says when, since `level`, `tolerance` or `factor` "
             "say how much",
         )
+        if target is not None and not (
+            metric == "reconstruction" and tolerance is None
+        ):
+            raise ValueError(
+                "A target says how much to prune, and needs units that are "
+                "ranked: use `metric='reconstruction'` without a `tolerance`. "
+                f"Received: {target=}, {metric=}, {tolerance=}"
+            )
         if metric == "reconstruction":
             if data is None:
                 raise ValueError(
@@ -206,6 +223,9 @@ class NeuronApoptosis(PruningCallback):
             return IncomingSimilarity(self.min_units, self.round_to)
         return OutgoingSimilarity(self.min_units, self.round_to)
 
+    def ranking(self) -> Ranking:
+        return RankingByReconstruction(self.criterion)
+
     def amount_at(self, event: int, progress: float) -> float:
         events = len(self._trigger.times)
         position = event / (events - 1) if events > 1 else 0.0
@@ -226,7 +246,7 @@ class NeuronApoptosis(PruningCallback):
                 reasons.append(f"'{name}': {candidate.reason}")
         if not found:
             return Skip("; ".join(reasons))
-        return _removal(analysis, found)
+        return removal_of(analysis, found)
 
     def prune_less(
         self,
@@ -244,13 +264,7 @@ class NeuronApoptosis(PruningCallback):
         return self.metric == "reconstruction"
 
     def refit(self, analysis: Analysis, removal: Removal) -> Removal:
-        # The fit of a group has to see what the groups before it changed.
-        (name,) = removal
-        names = [group.name for group in analysis.groups]
-        number = names.index(name)
-        candidate = Candidate(removal[name], {})
-        fitted = self.criterion.refit(analysis, number, candidate)
-        return _removal(analysis, {number: fitted})
+        return refitted(self.criterion, analysis, removal)
 
     def measures(self, analysis: Analysis) -> dict[str, float]:
         residuals = [0.0]
@@ -259,14 +273,6 @@ class NeuronApoptosis(PruningCallback):
                 break
             residuals += event.residuals.values()
         return {"neuron_apoptosis_residual": max(residuals)}
-
-
-def _removal(analysis: Analysis, candidates: dict[int, Candidate]) -> Removal:
-    names = {n: analysis.groups[n].name for n in candidates}
-    return Removal(
-        {names[n]: each.removed for n, each in candidates.items()},
-        {names[n]: each.replacements for n, each in candidates.items()},
-    )
 
 
 def _degree(

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import keras
@@ -30,10 +30,13 @@ from keras_apoptosis.graph import Analysis, UnitGroup, analyse
 from keras_apoptosis.graph.named_groups import named_groups
 from keras_apoptosis.schedules import EventSchedule
 from keras_apoptosis.selection.price import TINY, Attempt, Limit
+from keras_apoptosis.selection.ranking import Ranking
+from keras_apoptosis.selection.target_pruning import TargetPruning
 from keras_apoptosis.statistics.streaming import lasting
 from keras_apoptosis.surgery import Removal, Report, shrink, snapshot
 from keras_apoptosis.surgery.plan import parameters_after, work_after
 from keras_apoptosis.surgery.shrink import shrink_group_by_group
+from keras_apoptosis.targets import as_targets
 from keras_apoptosis.training.masking import mask_weights, masked_count
 from keras_apoptosis.training.progress import TrainingProgress
 from keras_apoptosis.training.recalibration import recalibrate
@@ -63,6 +66,11 @@ class PruningCallback(keras.callbacks.Callback):
         layers: Limits pruning to some groups, or layers: a name, a layer, a
             pattern such as `"conv*"`, or a list of those. `None` for all.
         exclude: Groups or layers to leave as they are, likewise.
+        target: One of `ka.targets`, or several of different kinds, which are
+            all met: what the model may cost when the last event is over.
+            Only for methods that say how units are ranked, in `ranking`.
+            Events then go there in steps of the same factor, and choose units
+            over all groups, wherever that saves most for the least error.
         limit: A `ka.Limit`, if pruning may cost only so much. Each event is
             judged by it: one that costs more than is left is undone, to the
             last bit, and tried with half as much, down to nothing. What
@@ -123,7 +131,8 @@ class PruningCallback(keras.callbacks.Callback):
     shown: ClassVar[tuple[str, ...]] = ("parameters",)
     # What copies and pickles leave out, and what stands there instead.
     transient: ClassVar[Mapping[str, Callable[[], Any]]] = {
-        "_model": lambda: None
+        "_model": lambda: None,
+        "_to_target": lambda: None,
     }
 
     def __init__(
@@ -132,6 +141,7 @@ class PruningCallback(keras.callbacks.Callback):
         *,
         layers: Any = None,
         exclude: Any = (),
+        target: Any = None,
         limit: Limit | None = None,
         min_units: int = 1,
         round_to: int = 1,
@@ -166,6 +176,9 @@ class PruningCallback(keras.callbacks.Callback):
         self.schedule = schedule
         self.layers = check_names("layers", layers)
         self.exclude = check_names("exclude", exclude) or ()
+        if target is not None:
+            as_targets(target)
+        self.target = target
         self.limit = limit
         self.min_units = min_units
         self.round_to = round_to
@@ -179,6 +192,8 @@ class PruningCallback(keras.callbacks.Callback):
         self._clock = StepClock()
         self._seconds = 0.0  # Spent in the present epoch.
         self._events_before = 0  # The present `fit`.
+        self._whole_costs: list[float] | None = None  # By each target.
+        self._to_target: TargetPruning | None = None
         self._spent = 0.0  # Of what the limit allows.
         self._attempts: tuple[Attempt, ...] = ()  # At the present event.
         self._logged: set[str] = set()
@@ -255,6 +270,45 @@ class PruningCallback(keras.callbacks.Callback):
             gain: The share of the parameters that it would remove.
         """
         return gain >= self.min_gain
+
+    def ranking(self) -> Ranking:
+        """Returns how units are ranked, and replaced, on the way to a target.
+
+        Raises:
+            ValueError: If the method takes no target.
+        """
+        raise ValueError(
+            "Expected no `target`, since the method does not rank units. "
+            f"Received: target={self.target!r} for `{type(self).__name__}`"
+        )
+
+    def begin_target(self, whole: Sequence[float]) -> None:
+        """Prepares to reach the target.
+
+        Args:
+            whole: What the model cost before it was pruned, by each target.
+
+        Raises:
+            ValueError: If it is out of reach.
+        """
+        self._to_target = TargetPruning(
+            self.model,
+            as_targets(self.target),
+            self.ranking(),
+            self.layers,
+            self.exclude,
+            self.min_units,
+            self.round_to,
+            whole,
+        )
+        self._to_target.check()
+        check_that(
+            "schedule",
+            self.schedule,
+            bool(self._trigger.times),
+            "one whose number of events is known, since a target is reached "
+            "at the last",
+        )
 
     def prune_less(
         self,
@@ -377,6 +431,7 @@ class PruningCallback(keras.callbacks.Callback):
         return {
             "trigger": self._trigger.get_state(),
             "spent": self._spent,
+            "whole_costs": self._whole_costs,
             "history": [dataclasses.asdict(event) for event in self.history],
         }
 
@@ -384,6 +439,7 @@ class PruningCallback(keras.callbacks.Callback):
         """Resumes from what `get_state` returned."""
         self._trigger.set_state(state["trigger"])
         self._spent = state["spent"]
+        self._whole_costs = state["whole_costs"]
         self.history = [Event.from_state(each) for each in state["history"]]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -415,7 +471,13 @@ class PruningCallback(keras.callbacks.Callback):
             )
         self._progress.begin_fit(self.params)
         self._trigger.begin_fit(self._progress.epochs)
-        self.begin(analyse(self.model))
+        analysis = analyse(self.model)
+        if self.target is not None:
+            targets = as_targets(self.target)
+            if self._whole_costs is None:
+                self._whole_costs = [t.measure(self.model) for t in targets]
+            self.begin_target(self._whole_costs)
+        self.begin(analysis)
         self._clock = StepClock()
         self._events_before = len(self.history)
         for other in callbacks_beside(self):
@@ -453,6 +515,7 @@ class PruningCallback(keras.callbacks.Callback):
         if self.model.stop_training and not self.waits_for_epoch:
             self._fire(self._trigger.due_at_end())
         self._tell_if_idle()
+        self._tell_of_target()
         self.end()
         pruned = any(not event.skipped for event in self.history)
         if pruned and self.training_ends:
@@ -480,6 +543,8 @@ class PruningCallback(keras.callbacks.Callback):
         work = work_after(analysis)
         progress = self._progress.fraction
         amount = float(self.amount_at(event, progress))
+        if self._to_target is not None:
+            amount = (event + 1) / len(self._trigger.times)
         start = time.perf_counter()
         outcome, report, analysis = self._prune(analysis, amount)
         seconds = time.perf_counter() - start
@@ -533,7 +598,7 @@ class PruningCallback(keras.callbacks.Callback):
     def _prune(
         self, analysis: Analysis, amount: float
     ) -> tuple[Removal | Masks | Skip, Report | None, Analysis]:
-        outcome = self._weighed(analysis, self.prune(analysis, amount))
+        outcome = self._decide(analysis, amount)
         self._attempts = ()
         report = None
         if self.limit is not None and not isinstance(outcome, Skip):
@@ -546,6 +611,27 @@ class PruningCallback(keras.callbacks.Callback):
             analysis = analyse(self.model)
         self.after_pruning(analysis, outcome)
         return outcome, report, analysis
+
+    def _decide(
+        self,
+        analysis: Analysis,
+        amount: float,
+        share: float = 1.0,
+        before: Removal | Masks | Skip | None = None,
+    ) -> Removal | Masks | Skip:
+        """Decides what to prune, or which share of what was decided before."""
+        outcome: Removal | Masks | Skip
+        if self._to_target is not None:
+            outcome = self._to_target.removal(analysis, amount, share)
+            if not len(outcome):
+                return Skip("the model costs no more than it may by now")
+            if amount >= 1:  # There is no later event.
+                return outcome
+        elif before is None or isinstance(before, Skip):
+            outcome = self.prune(analysis, amount)
+        else:
+            outcome = self.prune_less(analysis, amount, before, share)
+        return self._weighed(analysis, outcome)
 
     def _within(
         self,
@@ -562,9 +648,7 @@ class PruningCallback(keras.callbacks.Callback):
         for attempt in range(limit.attempts):
             share = 0.5**attempt
             if attempt:
-                outcome = self._weighed(
-                    analysis, self.prune_less(analysis, amount, first, share)
-                )
+                outcome = self._decide(analysis, amount, share, first)
             if isinstance(outcome, Skip):
                 break
             report = self._apply(outcome)
@@ -611,6 +695,8 @@ class PruningCallback(keras.callbacks.Callback):
         return report
 
     def _shrink(self, removal: Removal) -> Report:
+        if self._to_target is not None:
+            return self._to_target.remove(removal)
         if self.refits:
             return shrink_group_by_group(self.model, removal, self.refit)
         return shrink(self.model, removal)
@@ -625,6 +711,24 @@ class PruningCallback(keras.callbacks.Callback):
                 samples=getattr(self, "samples", 4096),
                 batch_size=getattr(self, "batch_size", 512),
             )
+
+    def _tell_of_target(self) -> None:
+        """Tells what has become of the target, once training is over."""
+        if self._to_target is None or not self.training_ends:
+            return
+        for each in self._to_target.results():
+            text = (
+                f"{each.name} are {each.show(each.after)}, of at most "
+                f"{each.show(each.limit)}"
+            )
+            if not each.met:
+                warnings.warn(
+                    f"`{type(self).__name__}` has not reached its target: "
+                    f"{text}.",
+                    stacklevel=2,
+                )
+            elif self.loudness:
+                print(f"\n{type(self).__name__}: {text}", flush=True)
 
     def _tell_if_idle(self) -> None:
         """Tells of a training in which nothing was pruned."""

@@ -13,10 +13,15 @@ from keras_apoptosis.callbacks.outcome import Masks, Skip
 from keras_apoptosis.callbacks.pruning_callback import PruningCallback
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.layers.weight_mask import WeightMask
-from keras_apoptosis.schedules import Polynomial
+from keras_apoptosis.schedules import (
+    EventSchedule,
+    Logarithmic,
+    Polynomial,
+)
 from keras_apoptosis.selection.budget import lowest, share_of
 from keras_apoptosis.selection.mean_replacement import mean_replacements
 from keras_apoptosis.selection.price import Limit
+from keras_apoptosis.selection.ranking import Ranking
 from keras_apoptosis.statistics.streaming import labelled_batches, sample_of
 from keras_apoptosis.surgery import Removal
 from keras_apoptosis.training.masking import (
@@ -67,6 +72,8 @@ class SaliencyPruning(PruningCallback):
         layers: Limits pruning to some groups or layers; see
             `PruningCallback`.
         exclude: Groups or layers to leave as they are.
+        target: Instead of the schedule's sparsities, for units: one of
+            `ka.targets`, or several; see `PruningCallback`.
         limit: A `ka.Limit`, if pruning may cost only so much; see
             `PruningCallback`.
         min_units: Integer of at least 1: how many units every group keeps.
@@ -120,6 +127,7 @@ class SaliencyPruning(PruningCallback):
         replacement: str = "mean",
         layers: Any = None,
         exclude: Any = (),
+        target: Any = None,
         limit: Limit | None = None,
         min_units: int = 1,
         samples: int = 4096,
@@ -128,9 +136,10 @@ class SaliencyPruning(PruningCallback):
         verbose: bool | int | str = "auto",
     ):
         super().__init__(
-            Polynomial(0.5, count=4) if schedule is None else schedule,
+            _default_schedule(target) if schedule is None else schedule,
             layers=layers,
             exclude=exclude,
+            target=target,
             limit=limit,
             min_units=min_units,
             recalibrate=recalibrate,
@@ -141,12 +150,20 @@ class SaliencyPruning(PruningCallback):
         check_choice("scope", scope, ("local", "global"))
         check_choice("replacement", replacement, ("mean", "zero"))
         check_count("samples", samples)
+        says_how_much = self.schedule.sparsity_at(0) is not None
         check_that(
             "schedule",
             schedule,
-            self.schedule.sparsity_at(0) is not None,
+            says_how_much == (target is None),
             "one that says the sparsity to reach, as `ka.schedules.AtEpochs`, "
-            "`Polynomial` and `OneShot` do",
+            "`Polynomial` and `OneShot` do, or with a `target` one that does "
+            "not, as `Logarithmic`",
+        )
+        check_that(
+            "target",
+            target,
+            target is None or granularity == "units",
+            "None, since weights that are masked save nothing",
         )
         means = granularity == "units" and replacement == "mean"
         if data is None and (means or self._criterion.needs_data):
@@ -180,10 +197,17 @@ class SaliencyPruning(PruningCallback):
         else:
             for group in self.groups(analysis):
                 self._first_sizes.setdefault(group.name, group.size)
+        self._take_sample()
+
+    def _take_sample(self) -> None:
         if self._sample is None and self.data is not None:
             self._sample = sample_of(self.data, self.samples)
             if self._criterion.needs_labels:
                 next(labelled_batches(self._sample))  # Raises without labels.
+
+    def ranking(self) -> Ranking:
+        self._take_sample()
+        return Ranking(self._criterion, self.replacement, self._sample)
 
     def measures(self, analysis: Analysis) -> dict[str, float]:
         return {"masked_weights": masked_count(self.model)}
@@ -302,3 +326,7 @@ class SaliencyPruning(PruningCallback):
                 f"'{self.model.name}' without any whose kernel is trained"
             )
         return chosen
+
+
+def _default_schedule(target: Any) -> EventSchedule:
+    return Polynomial(0.5, count=4) if target is None else Logarithmic()

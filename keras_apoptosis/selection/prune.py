@@ -14,9 +14,8 @@ from keras_apoptosis.selection.pruning_report import PruningReport
 from keras_apoptosis.selection.ranking import ranking_of
 from keras_apoptosis.selection.target_pruning import TargetPruning
 from keras_apoptosis.statistics.streaming import sample_of
-from keras_apoptosis.surgery import Report, shrink, snapshot
+from keras_apoptosis.surgery import Report, snapshot
 from keras_apoptosis.surgery.report import GroupChange
-from keras_apoptosis.surgery.shrink import shrink_group_by_group
 from keras_apoptosis.targets import as_targets
 from keras_apoptosis.training.recalibration import recalibrate
 from keras_apoptosis.utils.checks import check_count
@@ -123,8 +122,9 @@ def prune(
     reports: list[Report] = []
     attempts: list[Attempt] = []
 
-    def act(limits: Sequence[float]) -> list[Report]:
-        done = _remove(pruning, limits)
+    def act(progress: float, share: float = 1.0) -> list[Report]:
+        removal = pruning.removal(analyse(model), progress, share)
+        done = [pruning.remove(removal)] if len(removal) else []
         if done and sample is not None:
             recalibrate(model, sample, samples=samples, batch_size=batch_size)
         _fine_tune(model, fine_tune)
@@ -133,12 +133,12 @@ def prune(
     for step in range(steps):
         progress = (step + 1) / steps
         if limit is None or before is None:
-            reports += act(pruning.limits(progress))
+            reports += act(progress)
             continue
         start = snapshot(model)
         for number in range(limit.attempts):
             share = 0.5**number
-            done = act(pruning.limits(progress, share))
+            done = act(progress, share)
             value = limit.measure(model)
             attempts.append(Attempt(share, value, limit.allows(before, value)))
             if attempts[-1].kept:
@@ -157,18 +157,6 @@ def prune(
         metric_before=before,
         attempts=tuple(attempts),
     )
-
-
-def _remove(pruning: TargetPruning, limits: Sequence[float]) -> list[Report]:
-    """Removes units until limits are met."""
-    model, ranking = pruning.model, pruning.ranking
-    analysis = analyse(model)
-    removal = ranking.removal(analysis, pruning.choose(analysis, limits))
-    if not len(removal):
-        return []
-    if ranking.refits:
-        return [shrink_group_by_group(model, removal, ranking.refit)]
-    return [shrink(model, removal)]
 
 
 def _changes(

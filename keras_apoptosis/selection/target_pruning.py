@@ -15,7 +15,8 @@ from keras_apoptosis.selection.allocation import allocate
 from keras_apoptosis.selection.curves import Curve
 from keras_apoptosis.selection.pruning_report import TargetResult
 from keras_apoptosis.selection.ranking import Ranking
-from keras_apoptosis.surgery import Removal, rebuild
+from keras_apoptosis.surgery import Removal, Report, rebuild, shrink
+from keras_apoptosis.surgery.shrink import shrink_group_by_group
 from keras_apoptosis.targets import Target
 
 # How often a copy of the model is measured, and how near a limit is enough.
@@ -37,6 +38,8 @@ class TargetPruning:
         exclude: Names, layers or patterns to leave alone.
         min_units: How many units every group keeps.
         round_to: Widths that change become multiples of it.
+        whole: What the model cost before it was pruned, by each target, if
+            that is not what it costs now.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class TargetPruning:
         exclude: Any = None,
         min_units: int = 1,
         round_to: int = 1,
+        whole: Sequence[float] | None = None,
     ):
         self.model = model
         self.targets = targets
@@ -55,7 +59,7 @@ class TargetPruning:
         self.layers = layers
         self.exclude = exclude
         self.options = {"min_units": min_units, "round_to": round_to}
-        self.whole = self.amounts()
+        self.whole = self.amounts() if whole is None else whole
 
     def amounts(self) -> list[float]:
         """Returns what the model costs now, by each target."""
@@ -126,6 +130,27 @@ class TargetPruning:
                     f"{target.show(amount)}, and at most "
                     f"{target.show(limit)} is wanted. Not pruned:\n{reasons}"
                 )
+
+    def removal(
+        self, analysis: Analysis, progress: float, share: float = 1.0
+    ) -> Removal:
+        """Returns the removal that a part of the way to the targets takes.
+
+        Args:
+            analysis: The model's units.
+            progress: See `limits`.
+            share: See `limits`.
+        """
+        chosen = self.choose(analysis, self.limits(progress, share))
+        return self.ranking.removal(analysis, chosen)
+
+    def remove(self, removal: Removal) -> Report:
+        """Removes units, group by group where each has to be fitted."""
+        if self.ranking.refits:
+            return shrink_group_by_group(
+                self.model, removal, self.ranking.refit
+            )
+        return shrink(self.model, removal)
 
     def choose(
         self, analysis: Analysis, limits: Sequence[float]

@@ -94,6 +94,8 @@ def from_config(value: Any) -> Any:
     """Returns an argument from the form that it has in a config."""
     if isinstance(value, Mapping) and "class_name" in value:
         return keras.saving.deserialize_keras_object(dict(value))
+    if isinstance(value, list):
+        return [from_config(each) for each in value]
     return value
 
 

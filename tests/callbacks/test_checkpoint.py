@@ -83,7 +83,9 @@ METHODS = {
     "demon by the layers' statistics": lambda: demon(
         layers=["two"], regularize="all"
     ),
-    "demon with a target": lambda: demon(data=X, target_sparsity=0.5),
+    "demon with a target": lambda: demon(
+        data=X, target=ka.targets.Parameters(at_most=0.5)
+    ),
     "saliency of units": lambda: saliency("units"),
     "saliency of weights": lambda: saliency("weights"),
     # It has to remember where the weights were.

@@ -315,7 +315,7 @@ class TestPressure:
             digits,
             schedule=ka.schedules.Fixed(1 / 12, start=1 / 12),
             strength=3e-3 if normalized else 3e-4,
-            target_sparsity=0.8,
+            target=ka.targets.Parameters(at_most=0.2),
         )
         sparsity = 1 - model.count_params() / whole
         assert sparsity == pytest.approx(0.8, abs=0.02)

@@ -1,0 +1,145 @@
+"""Targets in `fit`: every method ends there, by steps of the same factor."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+import keras_apoptosis as ka
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(128, 10)).astype("float32")
+Y = (X @ RNG.normal(size=(10, 3))).argmax(1)
+QUARTERS = ka.schedules.Fixed(0.25, start=0.25)
+
+METHODS = {
+    "apoptosis": lambda target, **options: ka.callbacks.NeuronApoptosis(
+        target=target, schedule=QUARTERS, data=X, **options
+    ),
+    "mean replacement": lambda target, **options: ka.callbacks.SaliencyPruning(
+        target=target, schedule=QUARTERS, data=(X, Y), **options
+    ),
+    "norms": lambda target, **options: ka.callbacks.SaliencyPruning(
+        "l1_norm",
+        target=target,
+        schedule=QUARTERS,
+        replacement="zero",
+        **options,
+    ),
+    "demon": lambda target, **options: ka.callbacks.DemonPruning(
+        0.1,
+        target=target,
+        schedule=ka.schedules.Fixed(0.0625, start=0.0625),
+        data=X,
+        **options,
+    ),
+}
+TARGETS = {
+    "parameters": ka.targets.Parameters(at_most=0.4),
+    "flops": ka.targets.Flops(at_most=0.4),
+    "units": ka.targets.Units(at_most=40),
+    "both": (
+        ka.targets.Flops(at_most=0.5),
+        ka.targets.Bytes(at_most=0.4, of="training"),
+    ),
+}
+
+
+def network():
+    model = keras.Sequential(
+        [
+            keras.Input((10,)),
+            keras.layers.Dense(48, activation="relu", name="one"),
+            keras.layers.Dense(32, activation="relu", name="two"),
+            keras.layers.Dense(3, name="logits"),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def train(callback, epochs=8, **options):
+    keras.utils.set_random_seed(0)
+    model = network()
+    if callback is not None:
+        options["callbacks"] = [callback]
+    model.fit(X, Y, batch_size=32, epochs=epochs, verbose=0, **options)
+    return model
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_training_ends_at_the_target(method, target):
+    targets = ka.targets.as_targets(TARGETS[target])
+    plain = network()
+    # Slots are built with the first step.
+    plain.optimizer.build(plain.trainable_variables)
+    wholes = [each.measure(plain) for each in targets]
+    model = train(METHODS[method](TARGETS[target]))
+    used = []
+    for each, whole in zip(targets, wholes, strict=True):
+        part = each.measure(model) / each.limit(whole)
+        assert part <= 1
+        used.append(part)
+    assert max(used) > 0.96  # A unit is 3 % of it.
+
+
+def test_steps_are_of_the_same_factor():
+    callback = METHODS["norms"](ka.targets.Units(at_most=5), min_units=1)
+    train(callback)
+    left = [sum(n for _, n in e.units.values()) for e in callback.history]
+    # 80 units times (5 / 80)^(n / 3).
+    assert left == [31, 12, 5]
+    assert [event.amount for event in callback.history] == [1 / 3, 2 / 3, 1]
+
+
+def test_a_schedule_says_itself_what_is_allowed():
+    line = ka.schedules.LinearDegree(60, 20)
+    callback = METHODS["norms"](ka.targets.Units(at_most=line))
+    train(callback)
+    left = [sum(n for _, n in e.units.values()) for e in callback.history]
+    assert left == [46, 33, 20]
+
+
+def test_a_target_within_a_limit(capsys):
+    """Nothing is allowed, so that nothing is pruned, and that is told."""
+    limit = ka.Limit("loss", 0.0, data=(X, Y), attempts=2)
+    callback = METHODS["norms"](TARGETS["parameters"], limit=limit)
+    with pytest.warns(UserWarning, match="has not reached its target"):
+        model = train(callback)
+    assert any(event.skipped for event in callback.history)
+    assert model.count_params() > 0.4 * 2195
+
+
+def test_shares_are_of_the_whole_over_several_calls_of_fit():
+    whole = network().count_params()
+    callback = METHODS["apoptosis"](TARGETS["parameters"], total_epochs=8)
+    model = network()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for begin, end in ((0, 4), (4, 8)):
+            model.fit(
+                X,
+                Y,
+                batch_size=32,
+                initial_epoch=begin,
+                epochs=end,
+                verbose=0,
+                callbacks=[callback],
+            )
+    assert 0.38 * whole < model.count_params() <= 0.4 * whole
+    again = METHODS["apoptosis"](TARGETS["parameters"])
+    again.set_state(callback.get_state())
+    assert again._whole_costs == [whole]
+
+
+def test_it_serializes():
+    callback = METHODS["apoptosis"](TARGETS["both"])
+    config = callback.get_config()
+    again = ka.callbacks.NeuronApoptosis.from_config(config, data=X)
+    assert again.get_config() == config
+    assert tuple(again.target) == TARGETS["both"]
