@@ -5,6 +5,7 @@ Keras keeps its state otherwise.
 """
 
 from keras_apoptosis.backend.averages import weight_copies
+from keras_apoptosis.backend.ftrl import implied_slots
 from keras_apoptosis.backend.holders import Holders, holders_of
 from keras_apoptosis.backend.kernels import (
     effective_value,
@@ -92,6 +93,7 @@ __all__ = [
     "held_parts",
     "held_value",
     "holders_of",
+    "implied_slots",
     "innermost",
     "invalidate",
     "is_saved_layer_by_layer",

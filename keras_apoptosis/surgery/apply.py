@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
@@ -153,7 +154,7 @@ def _new_slots(
 ) -> list[tuple[keras.Variable, np.ndarray]]:
     """Computes the variables of optimizers that follow a weight's shape."""
     copies = {id(each.variable) for each in plan.changes}
-    found = []
+    found: dict[int, tuple[keras.Variable, np.ndarray]] = {}
     for optimizer in holders.optimizers:
         weights = backend.weights_of(optimizer)
         for slot, axes in backend.slots_of(optimizer, weights):
@@ -164,8 +165,16 @@ def _new_slots(
                 and origin[1] in plan.kept.get(id(weights[origin[0]]), {})
             }
             if kept and id(slot) not in copies:
-                found.append((slot, cut(backend.peek(slot), kept)))
-    return found
+                found[id(slot)] = slot, cut(backend.peek(slot), kept)
+        for weight, slot, new_value in backend.implied_slots(optimizer):
+            if id(weight) in plan.values:
+                keep = functools.partial(
+                    cut, kept=plan.kept.get(id(weight), {})
+                )
+                old = keep(backend.peek(weight))
+                new = plan.values[id(weight)]
+                found[id(slot)] = slot, new_value(old, new, keep)
+    return list(found.values())
 
 
 def _new_attributes(

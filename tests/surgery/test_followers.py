@@ -115,6 +115,79 @@ def test_averages_absorb_the_replacement_as_weights_do(name):
     same([copies[id(weight)] for weight in weights], averaged.weights)
 
 
+# Those that move each number of a weight by slots of this number alone; the
+# others move it by all of the weight, which is another one without units.
+ELEMENTWISE = {
+    "SGD": {"momentum": 0.9},
+    "RMSprop": {"momentum": 0.9},
+    "Adam": {},
+    "AdamW": {"weight_decay": 0.0},
+    "Nadam": {},
+    "Adamax": {},
+    "Adagrad": {},
+    "Adadelta": {},
+    "Lion": {},
+    "Ftrl": {
+        "beta": 0.1,
+        "l1_regularization_strength": 0.01,
+        "l2_regularization_strength": 0.02,
+    },
+}
+BY_THE_WHOLE_WEIGHT = {"Adafactor", "Lamb", "Muon"}
+WRAPPERS = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
+AVERAGES = {"ScheduleFreeAdamW"}  # See above.
+
+
+def test_all_optimizers_are_looked_at():
+    every = {
+        name
+        for name, each in vars(keras.optimizers).items()
+        if isinstance(each, type) and issubclass(each, keras.Optimizer)
+    }
+    expected = {*ELEMENTWISE, *BY_THE_WHOLE_WEIGHT, *WRAPPERS, *AVERAGES}
+    assert every == expected
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_no_optimizer_forgets_what_was_absorbed(name):
+    """A step without gradients moves what is left as it moves the whole."""
+    model = mlp()
+    optimizer = getattr(keras.optimizers, name)(0.1, **ELEMENTWISE[name])
+    model.compile(optimizer, "mse")
+    draw = np.random.default_rng(1)
+    weights = model.trainable_variables
+
+    def step(scale):
+        optimizer.apply(
+            [
+                ops.convert_to_tensor(
+                    scale * draw.normal(size=each.shape), "float32"
+                )
+                for each in weights
+            ],
+            weights,
+        )
+
+    for _ in range(3):
+        step(1.0)
+    state = ka.snapshot(model)
+    before = numpy(weights)
+    step(0.0)
+    moved = [b - a for a, b in zip(before, numpy(weights), strict=True)]
+    if name == "Ftrl":  # It computes the same weights from the same slots.
+        assert max(np.abs(each).max() for each in moved) < 1e-6
+    state.restore()
+    ka.shrink(model, REMOVAL)
+    absorbed = numpy(weights)
+    step(0.0)
+    stay = np.delete(np.arange(8), [1, 4])
+    expected = [moved[0][:, stay], moved[1][stay], moved[2][stay], *moved[3:]]
+    for start, move, found in zip(
+        absorbed, expected, numpy(weights), strict=True
+    ):
+        np.testing.assert_allclose(found - start, move, atol=2e-6)
+
+
 def test_fit_ends_with_averages_that_absorbed_the_replacement():
     """`fit` writes the averages into the weights at its end."""
     if BACKEND == "jax":
