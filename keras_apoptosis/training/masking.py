@@ -120,15 +120,18 @@ def mask_weights(
     first = any(layer.kernel_mask is None for layer in masks)
     for layer, mask in masks.items():
         layer.set_mask(mask)
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None and optimizer.built:
-        kernels = {id(kernel_of(layer)): mask for layer, mask in masks.items()}
+    # Other models may share the layers.
+    holders = backend.holders_of(model)
+    kernels = {id(kernel_of(layer)): mask for layer, mask in masks.items()}
+    for optimizer in holders.optimizers:
         clear_slots(optimizer, kernels)
-        _hold(model)
+    for each in holders.models:
+        if getattr(each, "optimizer", None) is not None:
+            _hold(each)
     if first:
         # The steps were traced without this mask. Layers get a mask only once
         # weights are masked: it costs time in every step.
-        for each in models_of(model):
+        for each in holders.models:
             backend.forget_compiled(each)
     backend.sync_to_jax(model)
 

@@ -141,3 +141,25 @@ def test_zero_in_plain_layers_and_in_an_export(tmp_path):
         np.testing.assert_allclose(
             served, stripped.predict(X, verbose=0), rtol=1e-5, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("make", [optimizers.Adam, Mixing])
+def test_other_models_that_share_the_layer_hold_the_mask(make):
+    model = make_model(make(learning_rate=0.01))
+    extractor = keras.Model(model.inputs, model.get_layer("hidden").output)
+    inputs = keras.Input((6,))
+    around = keras.Model(inputs, 2 * model(inputs))
+    around.compile(make(learning_rate=0.01), "mse")
+    for each in (extractor, around):
+        each.predict(X, verbose=0)
+    fit(around)
+    masking.mask_weights(model, {model.get_layer("hidden"): HALF})
+    assert not kernel(model)[~HALF].any()
+    for each in (extractor, around):
+        found = each.predict(X, verbose=0)
+        expected = ops.convert_to_numpy(each(X))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    for each in (around, model, around):
+        fit(each)
+        assert not kernel(model)[~HALF].any()
+        assert kernel(model)[HALF].all()
