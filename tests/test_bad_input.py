@@ -167,6 +167,47 @@ TABLE = {
         lambda m: ka.Removal({"one": [0]}, {"one": ka.Replacement([1.0, 2.0])}),
         "1 rows, one for each removed unit. Received: constant of shape (2,)",
     ),
+    "a list of replacements": (
+        lambda m: ka.Removal({"one": [0]}, [ka.Replacement([1.0])]),
+        "`replacements` to be a dictionary from group names to",
+    ),
+    "a list as a replacement": (
+        lambda m: ka.Removal({"one": [0]}, {"one": [1.0]}),
+        "Expected a `ka.Replacement` for group 'one'. Received: [1.0]",
+    ),
+    "a complex constant": (
+        lambda m: ka.Removal({"one": [0]}, {"one": ka.Replacement([1j])}),
+        "`constant` of group 'one' to be an array of real numbers. Received",
+    ),
+    "a complex array": (
+        lambda m: ka.Removal(
+            {"one": [0]}, {"one": ka.Replacement(np.array([1j]))}
+        ),
+        "array of real numbers. Received: constant=array([0.+1.j])",
+    ),
+    "words instead of numbers": (
+        lambda m: ka.Removal({"one": [0]}, {"one": ka.Replacement(["a"])}),
+        "array of real numbers. Received: constant=['a']",
+    ),
+    "a single number": (
+        lambda m: ka.Removal({"one": [0]}, {"one": ka.Replacement(1.0)}),
+        "array of real numbers. Received: constant=1.0",
+    ),
+    "a constant beyond float32": (
+        lambda m: ka.shrink(
+            m, ka.Removal({"one": [0]}, {"one": ka.Replacement([1e300])})
+        ),
+        "beyond float32",
+    ),
+    "combinations beyond float32": (
+        lambda m: ka.shrink(
+            m,
+            ka.Removal(
+                {"one": [0]}, {"one": ka.Replacement(mixing=[[1e300, 0, 0]])}
+            ),
+        ),
+        "as large as",
+    ),
     "replacement that is not finite": (
         lambda m: ka.Removal({"one": [0]}, {"one": ka.Replacement([np.nan])}),
         "`constant` of group 'one' to be finite. Received",

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_apoptosis import backend
 from keras_apoptosis.backend import parameters_of
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.surgery.draft import Change, Draft
@@ -104,7 +105,23 @@ def make_plan(
     for each in others:
         notes.extend(_differences(weights.shifts, each.shifts))
     changes = tuple(change for draft in drafts for change in draft.finished())
+    _check_finite(changes)
     return Plan(changes, kept, config, shapes, tuple(notes))
+
+
+def _check_finite(changes: Iterable[Change]) -> None:
+    """Checks that no weight overflows the type of its variable."""
+    for each in changes:
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(each.typed().astype("float64")).all()
+        # What training has spoiled before is not the replacement's fault.
+        if not finite and np.isfinite(backend.peek(each.variable)).all():
+            raise ValueError(
+                "Expected a replacement with which all weights can be held in "
+                f"their type. Received: one that makes {each.variable.path} "
+                f"as large as {np.abs(each.value).max():.3g}, beyond "
+                f"{each.variable.dtype}"
+            )
 
 
 def work_after(analysis: Analysis, removal: Removal | None = None) -> float:

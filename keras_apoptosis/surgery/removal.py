@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,6 +98,12 @@ class Removal(Mapping[str, np.ndarray]):
             order[name] = np.argsort(array)
             if array.size:
                 self._removed[name] = array[order[name]]
+        if not isinstance(replacements, Mapping | None):
+            raise ValueError(
+                "Expected `replacements` to be a dictionary from group names "
+                f"to `ka.Replacement`. Received: replacements={replacements} "
+                f"(of type {type(replacements)})"
+            )
         for name, given in (replacements or {}).items():
             if name not in self._removed:
                 raise ValueError(
@@ -193,6 +200,8 @@ def _check_replacement(name: str, given: Any, removed: int) -> None:
             f"Expected a `ka.Replacement` for group '{name}'. "
             f"Received: {given} (of type {type(given)})"
         )
+    for field in dataclasses.fields(given):
+        _check_real(name, field.name, getattr(given, field.name))
     ranks = {"constant": 1, "mixing": 2, "residual": 1, "incoming": 2}
     for key, value in given.arrays().items():
         rows_fit = key == "incoming" or value.shape[:1] == (removed,)
@@ -207,3 +216,14 @@ def _check_replacement(name: str, given: Any, removed: int) -> None:
                 f"Expected `{key}` of group '{name}' to be finite. "
                 f"Received: {key}={value}"
             )
+
+
+def _check_real(name: str, key: str, value: Any) -> None:
+    real = not np.iscomplexobj(value)
+    with contextlib.suppress(TypeError, ValueError):
+        if real and (value is None or np.asarray(value, "float64").ndim):
+            return
+    raise ValueError(
+        f"Expected `{key}` of group '{name}' to be an array of real numbers. "
+        f"Received: {key}={value!r}"
+    )

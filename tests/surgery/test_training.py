@@ -104,6 +104,7 @@ def test_slots_are_cut_alike(optimizer):
         for each in backend.weight_copies(model.optimizer)
         for copy in each.values()
     }
+    copies |= {id(s) for _, s, _ in backend.implied_slots(model.optimizer)}
     weights = {id(v): i for i, v in enumerate(model.trainable_variables)}
     kept = _kept_by_hand(model, removal)
     ka.shrink(model, removal)
