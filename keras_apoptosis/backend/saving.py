@@ -112,10 +112,9 @@ def _as_plain(kind: Any) -> type:
     sequential = issubclass(kind, keras.Sequential)
     base: Any = keras.Sequential if sequential else Functional
 
-    def __init__(
-        self: Any, inputs: Any, outputs: Any, name: Any = None, **kwargs: Any
-    ) -> None:
-        raise TypeError("Only models that exist become of this class.")
+    def __new__(cls: type, *args: Any, **kwargs: Any) -> Any:
+        # Only models that exist become of this class; copies are plain.
+        return base(*args, **kwargs)
 
     def get_config(self: Any) -> Any:
         return base.get_config(self)
@@ -126,7 +125,8 @@ def _as_plain(kind: Any) -> type:
         return None if own else kind.get_compile_config(self)
 
     body = {
-        "__init__": __init__,
+        "__new__": __new__,
+        "__init__": base.__init__,  # By its arguments Keras knows it.
         "get_config": get_config,
         "get_compile_config": get_compile_config,
         "from_config": classmethod(

@@ -223,7 +223,20 @@ def _replaced(
     check_labelled(name, data)
     analysis = analyse(model)
     wanted = [group.name for _, group in named_groups(analysis, layers)]
-    return ReplacedUnits(analysis, at, loss, wanted)
+    units = ReplacedUnits(analysis, at, loss, wanted)
+    if not units.groups:
+        where = {
+            observation.name
+            for group in analysis.groups
+            if group.name in wanted
+            for observation in group.observations
+        }
+        raise ValueError(
+            "Expected units whose activations can be measured. Received: "
+            f"model '{model.name}', whose prunable units are used at "
+            f"{', '.join(sorted(where)) or 'no place'}"
+        )
+    return units
 
 
 def _norms(

@@ -265,6 +265,14 @@ def test_a_declared_feed_forward_pair(together):
         data = sample(model)
         (name,) = [g.name for g in ka.unit_groups(model) if g.removable]
         removal = ka.Removal({name: [0, 3]})
+        model.compile("sgd", "mse")
+        # Its units are no tensor of the model, such as the block's output.
+        group = groups_of(model)[name]
+        assert not any(each.measurable for each in group.observations)
+        with pytest.raises(ValueError, match="activations can be measured"):
+            ka.criteria.mean_replacement_saliency(
+                model, (data[0], np.zeros((len(data[0]), 2)))
+            )
         block = model.get_layer("block")
         small = ka.rebuild(model, removal)
         rows = ops.convert_to_numpy(block.down.kernel).copy()

@@ -161,6 +161,16 @@ def test_rebuilt_as_a_plain_model(kind):
     np.testing.assert_allclose(numpy(rebuilt(X)), numpy(model(X)), atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [Net, Stack])
+def test_copies_are_plain_models(kind):
+    model = kind()
+    ka.shrink(model, REMOVAL)
+    for copy in (keras.models.clone_model(model), ka.strip_pruning(model)):
+        assert not isinstance(copy, kind)
+        copy.set_weights(model.get_weights())
+        np.testing.assert_allclose(numpy(copy(X)), numpy(model(X)), atol=1e-6)
+
+
 def test_a_compile_of_its_own(tmp_path):
     model = OwnCompile()
     model.compile(rate=0.1)

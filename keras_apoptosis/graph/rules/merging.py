@@ -53,6 +53,7 @@ def merged(
     shapes: Sequence[tuple],
     transfer: Transfer,
     first: int = 0,
+    output: int | None = 0,
 ) -> Axes:
     """Returns the units of tensors that are combined entry by entry.
 
@@ -62,6 +63,8 @@ def merged(
         shapes: The shape of each tensor.
         transfer: How the values arise, where no tensor is repeated.
         first: Where a tensor of a lower rank gets its further axes.
+        output: Which output of the call they become; `None` for values inside
+            the layer.
     """
     rank = max(len(shape) for shape in shapes)
     aligned = []
@@ -101,7 +104,11 @@ def merged(
             call.carry(units)
         whole = len(have) == len(aligned)
         made[axis] = call.emit(
-            axis, have[0].labels, transfer if whole else Unknown(), have
+            axis,
+            have[0].labels,
+            transfer if whole else Unknown(),
+            have,
+            output,
         )
     return made
 

@@ -118,7 +118,8 @@ class FeedForward(Rule):
                 return None
             made.append(units)
         width = (*shape[:-1], made[0][len(shape) - 1].labels.size)
-        units = merged(call, made, [width] * len(made), Unknown())
+        shapes = [width] * len(made)
+        units = merged(call, made, shapes, Unknown(), output=None)
         for name in self.between:
             units = self._follow(call, name, units, width)
         for name in _several(self.consumers):
