@@ -341,6 +341,7 @@ class DemonPruning(PruningCallback):
         )
 
     def on_test_begin(self, logs: Any = None) -> None:
+        super().on_test_begin(logs)
         # Layers count in evaluation as well, but units are judged on
         # training data alone.
         if self.data is None:

@@ -195,6 +195,8 @@ class PruningCallback(keras.callbacks.Callback):
         self._whole_costs: list[float] | None = None  # By each target.
         self._to_target: TargetPruning | None = None
         self._spent = 0.0  # Of what the limit allows.
+        self._fitting = False
+        self._recalibrated = False  # Since the last step.
         self._attempts: tuple[Attempt, ...] = ()  # At the present event.
         self._logged: set[str] = set()
 
@@ -478,6 +480,7 @@ class PruningCallback(keras.callbacks.Callback):
                 self._whole_costs = [t.measure(self.model) for t in targets]
             self.begin_target(self._whole_costs)
         self.begin(analysis)
+        self._fitting, self._recalibrated = True, False
         self._clock = StepClock()
         self._events_before = len(self.history)
         for other in callbacks_beside(self):
@@ -495,6 +498,7 @@ class PruningCallback(keras.callbacks.Callback):
         self._seconds = 0.0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._recalibrated = False
         self._clock.start()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -517,8 +521,18 @@ class PruningCallback(keras.callbacks.Callback):
         self._tell_if_idle()
         self._tell_of_target()
         self.end()
+        self._recalibrate_at_end()
+        self._fitting = False
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        # The last validation of `fit` sees the model as `fit` leaves it.
+        if self._fitting:
+            self._recalibrate_at_end()
+
+    def _recalibrate_at_end(self) -> None:
+        """Recalibrates a model that was pruned, once no step follows."""
         pruned = any(not event.skipped for event in self.history)
-        if pruned and self.training_ends:
+        if pruned and self.training_ends and not self._recalibrated:
             self._recalibrate()
 
     def _logs(self) -> dict[str, float]:
@@ -705,6 +719,7 @@ class PruningCallback(keras.callbacks.Callback):
         """Computes moving statistics of normalizations anew, from `data`."""
         data = getattr(self, "data", None)
         if self.recalibrate and data is not None and not isinstance(data, str):
+            self._recalibrated = True
             recalibrate(
                 self.model,
                 data,

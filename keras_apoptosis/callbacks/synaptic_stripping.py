@@ -210,6 +210,7 @@ class SynapticStripping(PruningCallback):
             self._recorder.begin_epoch()
 
     def on_test_begin(self, logs: Any = None) -> None:
+        super().on_test_begin(logs)
         with self._timed():
             self._recorder.begin_test()
 

@@ -94,6 +94,22 @@ def test_after_the_event_and_at_the_end(name) -> None:
     )
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_the_last_validation_is_of_the_model_that_is_left(name) -> None:
+    model = network()
+    history = model.fit(
+        X,
+        Y,
+        validation_data=(X, Y),
+        epochs=3,
+        batch_size=32,
+        verbose=0,
+        callbacks=[METHODS[name]()],
+    ).history
+    left = model.evaluate(X, Y, batch_size=32, verbose=0)
+    assert history["val_loss"][-1] == pytest.approx(left, rel=1e-5)
+
+
 def test_not_unless_wanted() -> None:
     model, _ = train(METHODS["saliency"](recalibrate=False))
     np.testing.assert_array_equal(moving(model)[0], np.zeros(4))
