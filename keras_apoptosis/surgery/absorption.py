@@ -76,7 +76,7 @@ def absorber_of(
 
     That is its bias or, where it has none, the moving mean of the batch
     normalizations that alone read it: in training they take out any constant
-    by themselves.
+    by themselves. Of those that are not trained weights stay as they are.
 
     Returns:
         For each: the weight, the index of the part of it to add to, and the
@@ -97,6 +97,10 @@ def absorber_of(
         return None
     if all(type(r.operation) is layers.BatchNormalization for r in readers):
         norms = {id(r.operation): r.operation for r in readers}
+        # Where the consumer is not trained either, that was asked for.
+        trained = getattr(consumer.layer, "trainable", False)
+        if trained and not all(norm.trainable for norm in norms.values()):
+            return None
         return [(norm.moving_mean, (), -1) for norm in norms.values()]
     return None
 

@@ -93,3 +93,26 @@ def test_producers_carriers_and_consumers_are_respected(fixed):
     assert removable(model) == []
     model.trainable = True
     assert removable(model) == ["one", "two"]
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_a_frozen_normalization_absorbs_nothing(trainable):
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, activation="relu", name="one"),
+            layers.Dense(5, use_bias=False, name="two"),
+            layers.BatchNormalization(name="norm", trainable=trainable),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    norm = model.get_layer("norm")
+    before = norm.get_weights()
+    constant = ka.Replacement(constant=[0.5, 1.0])
+    report = ka.shrink(model, ka.Removal({"one": [0, 1]}, {"one": constant}))
+    same = all(
+        np.array_equal(one, other)
+        for one, other in zip(norm.get_weights(), before, strict=True)
+    )
+    assert same == (not trainable)
+    assert any("dropped" in note for note in report.notes) == (not trainable)
