@@ -60,22 +60,33 @@ TARGETS: dict[str, tuple[str, ...]] = {
         EVERY,
         "tests/surgery/test_random_architectures.py",
         CONVERSION,
+        "tests/statistics",
+        "tests/criteria",
     ),
     "surgery": (
         SHRINK,
         CONVERSION,
         "tests/surgery/test_training.py",
         "tests/surgery/test_subclassed.py",
+        "tests/surgery/test_non_trainable.py",
+        "tests/surgery/test_absorption.py",
+        "tests/surgery/test_parts.py",
+        "tests/surgery/test_saving.py",
+        "tests/surgery/test_followers.py",
+        "tests/surgery/test_snapshot.py",
         "tests/test_bad_input.py",
         EVERY,
     ),
     "selection": (
         "tests/selection",
         "tests/callbacks/test_limit.py",
+        "tests/callbacks/test_target.py",
+        "tests/test_bad_input.py",
         *(f"tests/callbacks/test_{name}.py" for name in METHODS),
     ),
     "criteria": (
         "tests/criteria",
+        "tests/test_bad_input.py",
         "tests/callbacks/test_saliency_pruning.py",
     ),
     "callbacks/pruning_callback.py": (
@@ -83,9 +94,19 @@ TARGETS: dict[str, tuple[str, ...]] = {
         "tests/callbacks/test_limit.py",
         "tests/callbacks/test_neuron_apoptosis.py",
         "tests/callbacks/test_saliency_pruning.py",
+        "tests/callbacks/test_target.py",
+        "tests/callbacks/test_recalibrates.py",
+        "tests/callbacks/test_checkpoint.py",
+        "tests/test_bad_input.py",
     ),
     **{
-        f"callbacks/{name}.py": (f"tests/callbacks/test_{name}.py",)
+        f"callbacks/{name}.py": (
+            f"tests/callbacks/test_{name}.py",
+            "tests/callbacks/test_limit.py",
+            "tests/callbacks/test_target.py",
+            "tests/callbacks/test_checkpoint.py",
+            "tests/test_bad_input.py",
+        )
         for name in METHODS
     },
 }

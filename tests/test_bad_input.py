@@ -578,6 +578,18 @@ TABLE = {
         ),
         "or with a `target` one that does not",
     ),
+    "a norm without data for means": (
+        lambda m: SALIENCY("l1_norm", data=None),
+        "Received: data=None, criterion='l1_norm', replacement='mean'",
+    ),
+    "a loss without data": (
+        lambda m: SALIENCY(data=None, replacement="zero"),
+        "replacement='zero'",
+    ),
+    "a share of stripping beyond 1": (
+        lambda m: ka.callbacks.SynapticStripping(1.5),
+        "`share` to be a number from 0 to below 1, or a schedule",
+    ),
     "a target of masks": (
         lambda m: SALIENCY("magnitude", granularity="weights", target=HALF),
         "`target` to be None, since weights that are masked save nothing",

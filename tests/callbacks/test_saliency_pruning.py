@@ -218,3 +218,32 @@ def test_a_generator_is_read_once():
     pruning = SaliencyPruning(schedule=TWICE, data=batches, samples=40)
     fit(model, pruning)
     assert model.get_layer("one").units == 4
+
+
+def test_weights_of_all_layers_compete_where_the_scope_is_global():
+    model = network(prunable=True)
+    model.layers[0].kernel.assign(np.full((6, 8), 0.1))
+    model.layers[1].kernel.assign(np.full((8, 5), 1.0))
+    model.optimizer.learning_rate = 0.0
+    kernels = {"local": (24, 20), "global": (48, 0)}
+    for scope, masked in kernels.items():
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        copy.compile("sgd", "mse")
+        pruning = SaliencyPruning(
+            "magnitude",
+            granularity="weights",
+            schedule=schedules.OneShot(0.5, at=0.5),
+            scope=scope,
+            layers=["one", "two"],
+        )
+        pruning.set_model(copy)
+        outcome = pruning.prune(None, sum(masked) / 88 + 0.001)
+        found = {
+            layer.name: int((~mask).sum()) for layer, mask in outcome.items()
+        }
+        assert found == {
+            name: count
+            for name, count in zip(("one", "two"), masked, strict=True)
+            if count
+        }

@@ -11,6 +11,7 @@ from keras import layers
 
 import keras_apoptosis as ka
 from keras_apoptosis import criteria
+from keras_apoptosis.criteria.registry import Criterion
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 4)).astype("float32")
@@ -258,3 +259,25 @@ def test_what_is_not_registered_cannot_be_serialized():
     with pytest.raises(ValueError, match="Expected a registered criterion"):
         criterion.get_config()
     assert ka.criteria.get(criterion, "units") is criterion
+
+
+def test_random_scores_both():
+    for granularity in ("units", "weights"):
+        assert "random" in criteria.names(granularity)
+
+
+def test_what_is_said_of_data_holds():
+    """A function of the model and data is given some, unless it says not."""
+
+    def both(model, data):
+        return {}
+
+    assert criteria.get(both, "units").needs_data
+    blind = Criterion(both, "units", needs_data=False)
+    assert not blind.needs_data
+    assert Criterion(both, "units", needs_data=True).needs_data
+
+
+def test_without_data_the_criterion_is_named():
+    with pytest.raises(ValueError, match="'mean_replacement_saliency' judges"):
+        ka.criteria.mean_replacement_saliency(network(), None)

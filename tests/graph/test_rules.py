@@ -8,6 +8,7 @@ import pytest
 from keras import layers, ops
 
 import keras_apoptosis as ka
+from keras_apoptosis.graph import analyse
 from tests.architectures import randomize, sample
 from tests.every_layer import chain, dense
 from tests.masking import masked_outputs, outputs_of
@@ -423,3 +424,66 @@ def test_a_tensor_that_a_state_is_made_of_ties_both():
     _, h, c = layers.LSTM(4, return_state=True, name="lstm")(inputs)
     groups = groups_of(keras.Model(inputs, [layers.Dense(2)(h), c]))
     assert not groups["lstm"].removable
+
+
+def test_a_factor_of_lower_rank_is_of_the_same_units():
+    """Keras repeats it along the axes that it lacks."""
+    inputs = keras.Input((5, 3))
+    x = layers.Conv1D(4, 2, name="one")(inputs)
+    scale = dense(4, "scale")(layers.GlobalMaxPooling1D()(x))
+    y = layers.Multiply()([x, layers.Activation("sigmoid")(scale)])
+    model = keras.Model(inputs, dense(2)(layers.GlobalMaxPooling1D()(y)))
+    group = groups_of(model)["one"]
+    assert group.removable
+    assert [layer.name for layer in group.producers] == ["one", "scale"]
+    data = sample(model)
+    randomize(model, seed=0)
+    removal = ka.Removal({"one": [1]})
+    expected = masked_outputs(model, removal, data)
+    ka.shrink(model, removal)
+    np.testing.assert_allclose(
+        outputs_of(model, data)[0], expected[0], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_grouped_attention_returns_as_many_units_as_its_query():
+    inputs = keras.Input((5, 3))
+    x = dense(4, "one")(inputs)
+    y = layers.GroupQueryAttention(2, 2, 1, name="gqa")(x, x)
+    model = keras.Model(inputs, dense(2)(layers.GlobalMaxPooling1D()(y)))
+    group = groups_of(model)["one"]
+    assert {layer.name for layer in group.producers} == {"one", "gqa"}
+
+
+def test_each_unit_normalized_by_itself():
+    model = chain(
+        (6, 6, 2),
+        layers.Conv2D(4, 3, name="one"),
+        layers.GroupNormalization(-1, name="norm"),
+        layers.ReLU(name="relu"),
+        layers.GlobalAveragePooling2D(),
+        dense(2),
+    )
+    randomize(model, seed=0)
+    group = groups_of(model)["one"]
+    names = ["norm", "relu", "global_average_pooling2d"]
+    assert [layer.name for layer in group.carriers] == names
+    data = sample(model)
+    removal = ka.Removal({"one": [0, 2]})
+    expected = masked_outputs(model, removal, data)
+    ka.shrink(model, removal)
+    assert tuple(model.get_layer("norm").gamma.shape) == (2,)
+    np.testing.assert_allclose(
+        outputs_of(model, data)[0], expected[0], rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "multiple"),
+    [(lambda x: x * 2.0, True), (lambda x: x + 1.0, False)],
+)
+def test_only_multiples_scale_with_the_units(function, multiple):
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, dense(2)(function(dense(4, "one")(inputs))))
+    made = analyse(model).trace.sources[2]
+    assert made.transfer.homogeneous is multiple

@@ -61,6 +61,24 @@ def test_near_the_best_of_all_choices(share, seed):
     assert best - 1e-12 <= found.error <= 1.15 * best + 0.02
 
 
+def test_groups_exchange_units_where_one_is_too_large_for_what_is_left():
+    """Units cost 6 and 9; of the budget no greedy choice uses all."""
+    analysis = analyse(mlp(1, 7, 1, 10, 1))
+    sizes = widths_of(analysis)
+    cost = parameter_cost(analysis)
+    worst = 1.0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        errors = {
+            group: falling(sizes[group], rng.uniform(1, 4), rng.uniform(0.5, 2))
+            for group in (0, 2)
+        }
+        limit = rng.uniform(0.3, 0.8) * cost(sizes)
+        found = allocate([cost], [limit], sizes, errors).error
+        worst = max(worst, found / every_choice(cost, limit, sizes, errors))
+    assert worst < 1.0 + 1e-9
+
+
 def test_several_limits_are_all_met():
     analysis = analyse(CATALOGUE["residual"]())
     sizes = widths_of(analysis)

@@ -78,3 +78,15 @@ def test_weights_of_a_plain_layer_count_as_they_are():
     )
     model.get_layer("out").kernel.assign([[1.0], [0.0], [2.0]])
     assert ka.selection.sparse_units(model)["hidden"].tolist() == [1]
+
+
+def test_units_that_cannot_be_pruned_stay():
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            ka.layers.PrunableDense(3, name="hidden"),
+            ka.layers.PrunableDense(2, name="logits"),
+        ]
+    )
+    model.layers[1].set_mask(np.zeros((3, 2)))
+    assert list(ka.selection.sparse_units(model)) == ["hidden"]

@@ -43,6 +43,9 @@ def sequential(*stack, shape=(4,)):
     ],
 )
 def test_rectifiers(activation, is_one):
+    assert is_rectifier(layers.ReLU())
+    assert not is_rectifier(layers.ReLU(negative_slope=0.1))
+    assert not is_rectifier(layers.ReLU(threshold=0.1))
     assert is_rectifier(layers.Dense(2, activation=activation)) == is_one
     if activation is not None:
         assert is_rectifier(layers.Activation(activation)) == is_one

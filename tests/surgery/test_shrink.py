@@ -220,3 +220,20 @@ def test_merged_by_outgoing_weights_by_hand():
     expected = [[[5.0]], [1.0], [[3.0]], [0.25]]
     for found, value in zip(model.get_weights(), expected, strict=True):
         np.testing.assert_allclose(found, value, rtol=1e-6)
+
+
+def test_the_report_sums_up_what_stays_unexplained():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(4, name="one"),
+            keras.layers.Dense(3, name="two"),
+            keras.layers.Dense(2),
+        ]
+    )
+    given = ka.Replacement(constant=[1.0, 2.0], residual=[3.0, 4.0])
+    removal = ka.Removal({"one": [0, 1], "two": [0]}, {"one": given})
+    found = {
+        each.name: each.residual for each in ka.shrink(model, removal).groups
+    }
+    assert found == {"one": pytest.approx(np.sqrt(12.5)), "two": None}
