@@ -14,7 +14,8 @@ from scipy.sparse.csgraph import connected_components
 
 from keras_apoptosis.graph.reading import Graph, read
 from keras_apoptosis.graph.rule_table import BORDER, rule_of
-from keras_apoptosis.graph.trace import Consumer, Trace, trace
+from keras_apoptosis.graph.trace import Consumer, Trace
+from keras_apoptosis.graph.tracing import trace
 from keras_apoptosis.graph.units import FIXED
 
 

@@ -10,9 +10,9 @@ from keras import config
 
 from keras_apoptosis.backend.attention import has_output_shape, projections_of
 from keras_apoptosis.backend.kernels import KERNEL
+from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.rules.contraction import EinsumContraction
 from keras_apoptosis.graph.rules.rule import Rule, surfaced
-from keras_apoptosis.graph.trace import NONE, Call
 from keras_apoptosis.graph.units import Axes, Units, Unknown
 
 

@@ -13,8 +13,8 @@ from keras import ops
 
 from keras_apoptosis.backend.kernels import EMBEDDINGS, KERNEL
 from keras_apoptosis.graph.activations import is_homogeneous, is_linear
+from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.rules.rule import Rule, channel_axis
-from keras_apoptosis.graph.trace import NONE, Call
 from keras_apoptosis.graph.units import (
     Axes,
     Function,

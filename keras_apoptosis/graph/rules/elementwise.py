@@ -10,13 +10,13 @@ import numpy as np
 from keras import activations, config, ops
 
 from keras_apoptosis.graph.activations import is_homogeneous, is_linear
+from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.rules.contraction import odd
 from keras_apoptosis.graph.rules.rule import (
     STATISTICS,
     Rule,
     each_by_itself,
 )
-from keras_apoptosis.graph.trace import NONE, Call
 from keras_apoptosis.graph.units import (
     Affine,
     Axes,

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
+from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.rules.merging import contracted, merged
 from keras_apoptosis.graph.rules.rule import Rule, each_by_itself, operands
-from keras_apoptosis.graph.trace import NONE, Call
 from keras_apoptosis.graph.units import Axes, Function, Sum, Transfer, Unknown
 
 

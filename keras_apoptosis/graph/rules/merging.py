@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.rules.rule import Rule, operands
-from keras_apoptosis.graph.trace import NONE, Call
 from keras_apoptosis.graph.units import (
     FIXED,
     Axes,

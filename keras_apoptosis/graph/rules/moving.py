@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import config, ops
 
+from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.rules.rule import Rule, channel_axis
-from keras_apoptosis.graph.trace import NONE, Call
 from keras_apoptosis.graph.units import (
     FIXED,
     Axes,

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from keras import config
 
+from keras_apoptosis.graph.call import Call
 from keras_apoptosis.graph.rules.contraction import tie_groups
 from keras_apoptosis.graph.rules.rule import Rule, each_by_itself
-from keras_apoptosis.graph.trace import Call
 from keras_apoptosis.graph.units import Axes, Unknown
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from keras import layers
 
+from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.rules.contraction import obstacle
 from keras_apoptosis.graph.rules.merging import merged
 from keras_apoptosis.graph.rules.rule import Rule, surfaced
-from keras_apoptosis.graph.trace import NONE, Call
 from keras_apoptosis.graph.units import Axes, Sum, Units, Unknown
 
 # How many gates lie side by side along the columns of a cell's weights.

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_apoptosis.graph.trace import Call
+from keras_apoptosis.graph.call import Call
 from keras_apoptosis.graph.units import (
     Axes,
     Function,

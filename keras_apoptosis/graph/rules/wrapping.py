@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.rules.merging import merged
 from keras_apoptosis.graph.rules.rule import Rule, surfaced
-from keras_apoptosis.graph.trace import NONE, Call
 from keras_apoptosis.graph.units import Axes, Units, Unknown
 
 

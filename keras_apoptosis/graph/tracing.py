@@ -1,0 +1,88 @@
+"""Follows the units of a graph, call by call, with a rule for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras_apoptosis.graph.call import NONE, Call
+from keras_apoptosis.graph.reading import Graph, Step, is_mask
+from keras_apoptosis.graph.trace import Trace
+
+
+def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
+    """Follows the units of a graph.
+
+    Args:
+        graph: The graph.
+        rule_of: Returns the rule of an operation, or `None` if there is none.
+        border: The rule of the borders of nested models.
+
+    Returns:
+        The trace.
+    """
+    result = Trace(graph, rule_of)
+    touched: dict[int, list[tuple[Call, set[tuple]]]] = {}
+    for step in graph.steps:
+        rule = border if step.node is None else rule_of(step.operation)
+        call = Call.of(result, step)
+        result.touched = set()
+        touched.setdefault(id(step.operation), []).append(
+            (call, result.touched)
+        )
+        _hold_masks(call)
+        if rule is None:
+            call.hold("has no rule (see `ka.register_rule`)")
+            continue
+        made = rule.trace(call)
+        for key, axes in zip(step.outputs, made or (), strict=bool(made)):
+            result.units[key] = axes
+    for calls in touched.values():
+        _hold_shared(result, calls)
+    who = "the model" if graph.whole else "a part of the model"
+    for key in graph.outputs:
+        for units in result.units.get(key, NONE).values():
+            result.hold(units.labels, who, "returns them")
+    return result
+
+
+def _hold_masks(call: Call) -> None:
+    """Keeps units that a mask tells apart.
+
+    A mask has no units of its own that could be removed with those of the
+    tensor that it masks.
+    """
+    step = call.recorded
+    for name, places in step.given.items():
+        if not is_mask(name):
+            continue
+        tensors = call.trace.graph.tensors
+        for key in (step.inputs[place] for place in places):
+            units = call.trace.units.get(key, NONE)
+            call.hold("uses the units as a mask", units.values())
+            shape = tensors[key].shape
+            for place in call.places_of(_masked_argument(step, name)):
+                along = [
+                    units
+                    for axis, units in call.inputs[place].items()
+                    if axis < len(shape) and shape[axis] != 1
+                ]
+                call.hold("is given a mask with one entry per unit", along)
+
+
+def _hold_shared(
+    trace: Trace, calls: Sequence[tuple[Call, set[tuple]]]
+) -> None:
+    """Keeps units where a layer is also called on a tensor without units."""
+    everything = set().union(*(touched for _, touched in calls))
+    for call, touched in calls:
+        for thing, place in everything - touched:
+            call.hold_labels(
+                "is also called on a tensor without prunable units",
+                trace.labels_of(thing, place),
+            )
+
+
+def _masked_argument(step: Step, mask: str) -> str:
+    """Returns the name of the argument that a mask belongs to."""
+    return next(iter(step.given)) if mask == "mask" else mask[: -len("_mask")]
