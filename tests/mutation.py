@@ -1,6 +1,8 @@
 """Tests the tests: changes one thing in the package, and sees who notices.
 
-    KERAS_BACKEND=torch python -m tests.mutation --mutants 10 --seed 0
+    KERAS_BACKEND=torch python -m tests.mutation --mutants 10 --seed 0 > lived
+    KERAS_BACKEND=torch python -m tests.mutation --mutants 10 --seed 0 \
+        --again lived  # Once there are tests for them.
 
 For each file of `TARGETS` it draws some mutants: a comparison is turned
 around, `and` becomes `or`, a number grows by one, a statement is dropped, and
@@ -398,6 +400,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="part of a file's path")
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument(
+        "--again", help="what an earlier run printed: only those that lived"
+    )
     arguments = parser.parse_args()
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
@@ -418,8 +423,18 @@ def main() -> None:
             source = path.read_text()
             found = mutants(source)
             drawn = rng.sample(found, min(arguments.mutants, len(found)))
+            if arguments.again:
+                drawn = found
             if arguments.only in str(path):
                 chosen += [(path, source, *each, tests) for each in drawn]
+    if arguments.again:
+        lines = Path(arguments.again).read_text().splitlines()
+        lived = {line.strip() for line in lines}
+        chosen = [
+            each
+            for each in chosen
+            if key_of(each[0], each[1], each[3]) in lived
+        ]
     rng.shuffle(chosen)  # So that a run that is cut short saw all files.
     begin = time.monotonic()
     count = {"killed": 0, "survived": 0, "equivalent": 0}
