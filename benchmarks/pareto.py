@@ -107,7 +107,12 @@ def ours(
                 report = ka.prune(model, target(share), sample, **arguments)
                 (result,) = report.targets
                 before = accuracy(model, data)
-                model.fit(data.x_train, data.y_train, batch_size=128, verbose=0)
+                model.fit(
+                    data.x_train[:TUNING],
+                    data.y_train[:TUNING],
+                    batch_size=128,
+                    verbose=0,
+                )
                 yield (
                     method,
                     kind,
