@@ -689,7 +689,7 @@ class PruningCallback(keras.callbacks.Callback):
         if not isinstance(outcome, Removal):
             return outcome
         left = parameters_after(analysis, outcome)
-        gain = 1 - left / self.model.count_params()
+        gain = 1 - left / parameters_after(analysis)
         if self.is_worth_it(gain):
             return outcome
         return Skip(

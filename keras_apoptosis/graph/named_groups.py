@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import keras
+
+from keras_apoptosis.backend import layers_inside, models_of
 from keras_apoptosis.graph.groups import Analysis, UnitGroup
 from keras_apoptosis.utils.names import check_names, select
 
@@ -16,8 +19,9 @@ def named_groups(
 
     Args:
         analysis: The model's units.
-        layers: Names of groups or of layers that produce them, layers,
-            patterns such as `"conv*"`, or a list of those. `None` for all.
+        layers: Names of groups or of layers that produce them, or of models
+            or layers around those, such as a backbone; layers and models;
+            patterns such as `"conv*"`; or a list of those. `None` for all.
         exclude: Likewise, what to leave out.
 
     Returns:
@@ -30,11 +34,22 @@ def named_groups(
     included = check_names("layers", layers)
     excluded = check_names("exclude", exclude)
 
+    nested = [each for each in models_of(analysis.graph.model) if each.layers][
+        1:
+    ]
+    members = [{id(i) for i in layers_inside(each)} for each in nested]
+
+    def around(producers: list[keras.Layer]) -> list[keras.Layer]:
+        """Returns layers and the nested models that they belong to."""
+        inside = {id(layer) for layer in producers}
+        models = zip(nested, members, strict=True)
+        return [*producers, *(m for m, ids in models if ids & inside)]
+
     choose = functools.partial(
         select,
         list(enumerate(analysis.groups)),
-        lambda item: names_of(item[1]),
-        layers_of=lambda item: item[1].producers,
+        lambda item: _names(analysis, item[0]),
+        layers_of=lambda item: around(item[1].producers),
     )
     for entry in included or ():
         groups = [group for _, group in choose((entry,))]
@@ -52,6 +67,12 @@ def named_groups(
     ]
 
 
-def names_of(group: UnitGroup) -> set[str]:
-    """Returns the names of a group: its own, and those of its producers."""
-    return {group.name, *(layer.name for layer in group.producers)}
+def _names(analysis: Analysis, number: int) -> set[str]:
+    """Returns the names of a group, of its producers and of what holds them."""
+    group = analysis.groups[number]
+    names = {group.name, *(layer.name for layer in group.producers)}
+    for block in analysis.trace.blocks:
+        if (analysis.group_of[block.start : block.stop] == number).any():
+            parts = block.path.split("/")[:-1]
+            names.update("/".join(parts[: n + 1]) for n in range(len(parts)))
+    return names

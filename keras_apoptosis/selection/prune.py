@@ -117,7 +117,7 @@ def prune(
     pruning.check()
     backend.sync_from_jax(model)
     before = None if limit is None else limit.measure(model)
-    parameters_before = model.count_params()
+    before_pruning = backend.parameters_of(model)
     sizes = {group.name: group.size for group in analyse(model).groups}
     reports: list[Report] = []
     attempts: list[Attempt] = []
@@ -149,8 +149,8 @@ def prune(
             break
     return PruningReport(
         groups=_changes(model, sizes, reports),
-        parameters_before=parameters_before,
-        parameters_after=model.count_params(),
+        parameters_before=before_pruning,
+        parameters_after=backend.parameters_of(model),
         notes=tuple(dict.fromkeys(n for each in reports for n in each.notes)),
         targets=pruning.results(),
         metric="" if limit is None else limit.metric,

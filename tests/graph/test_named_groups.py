@@ -57,3 +57,28 @@ def test_what_is_not_prunable_is_an_error_with_the_reason():
         named_groups(analysis, ["a", "d"])
     with pytest.raises(ValueError, match="Expected `layers` to be a name"):
         named_groups(analysis, 3)
+
+
+def test_what_is_around_a_layer():
+    """A backbone names all groups that it makes units of, tied ones too."""
+    base = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(4, name="inner"),
+            layers.Dense(5, name="last"),
+        ],
+        name="base",
+    )
+    inputs = keras.Input((3,))
+    x = layers.Dense(5, name="beside")(inputs)
+    x = layers.Add()([x, base(inputs)])
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(6, name="c")(x)))
+    analysis = analyse(model)
+    for chosen in ("base", base, ["base"], "bas*"):
+        found = named_groups(analysis, chosen)
+        assert {group.name for _, group in found} == {"beside", "base/inner"}
+        found = named_groups(analysis, exclude=chosen)
+        assert [group.name for _, group in found] == ["c"]
+    other = keras.Sequential([layers.Dense(2)], name="base")
+    with pytest.raises(ValueError, match="Received: 'base'"):
+        named_groups(analysis, other)

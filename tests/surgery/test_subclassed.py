@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_apoptosis as ka
+from keras_apoptosis.graph import analyse
 from tests.every_layer import chain, conv, dense
 
 
@@ -69,3 +70,29 @@ def test_what_is_not_recorded_is_said():
     (name, *_) = [g.name for g in ka.unit_groups(model) if g.removable]
     with pytest.raises(ValueError, match="config of its own"):
         ka.rebuild(model, ka.Removal({name: [0]}))
+
+
+def test_a_model_that_is_not_built_is_pruned_in_fit():
+    """Keras does not build a model whose `train_step` calls its parts."""
+
+    class Pair(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.part = keras.Sequential(
+                [
+                    keras.Input((3,)),
+                    keras.layers.Dense(4, name="one"),
+                    keras.layers.Dense(2),
+                ]
+            )
+
+    model = Pair()
+    assert not model.built
+    pruning = ka.callbacks.SaliencyPruning(
+        "l1_norm", replacement="zero", schedule=ka.schedules.OneShot(0.5)
+    )
+    pruning.set_model(model)
+    pruning.begin(analyse(model))
+    report = pruning.fire(0.5)
+    assert report.parameters_after == 3 * 2 + 2 + 2 * 2 + 2
+    assert model.part.get_layer("one").units == 2
