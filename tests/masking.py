@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_apoptosis.backend.calls import mask_of, masked
 from keras_apoptosis.graph import analyse
+from keras_apoptosis.graph.reading import Replay
 
 
 def masked_outputs(model, removal, inputs):
@@ -65,9 +66,11 @@ def masked_outputs(model, removal, inputs):
 
     def run(inputs):
         values = dict(zip(graph.inputs, inputs, strict=True))
+        replay = Replay()
         with keras.StatelessScope(mapping):
             for step in graph.steps:
-                values.update(zip(step.outputs, step.run(values), strict=True))
+                made = replay.run(step, values)
+                values.update(zip(step.outputs, made, strict=True))
                 for (key, axis), given in replaced.items():
                     if key in step.outputs:
                         mask = mask_of(values[key])

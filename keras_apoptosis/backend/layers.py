@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import types
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -61,8 +62,18 @@ def built_with(shapes: dict[str, Any] | None) -> dict[str, Any]:
     return {"_build_shapes_dict": shapes}
 
 
+def config_of(layer: keras.Layer) -> dict[str, Any]:
+    """Returns the config of a layer, or of a function's record."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return layer.get_config()
+
+
 def pristine(
-    layer: keras.Layer, changes: Mapping[tuple, Any], shapes: Any
+    layer: keras.Layer,
+    changes: Mapping[tuple, Any],
+    shapes: Any,
+    call: Callable[[keras.Layer], None] | None = None,
 ) -> tuple[keras.Layer, list[tuple]]:
     """Builds a new layer of the same class, without values.
 
@@ -71,6 +82,8 @@ def pristine(
         changes: Entries of its config to change, by path.
         shapes: Arguments for `build`, or `None` where it was never called
             with any.
+        call: What to do with the new layer once it is built; layers that
+            build what they hold only when they are called need it.
 
     Returns:
         The new layer and the shapes of its variables, in order.
@@ -78,10 +91,17 @@ def pristine(
     config = changed_config({**layer.get_config(), **_live(layer)}, changes)
     if config.get("stateful"):  # Its states cannot be made without values.
         config["stateful"] = False
-    with made_without_values(), custom_parts(layer):
+    with (
+        made_without_values(),
+        custom_parts(layer),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
         twin = type(layer).from_config(config)
-        if shapes is not None:
+        if shapes is not None and not twin.built:
             twin.build(**shapes)
+        if call is not None:
+            call(twin)
         found = [tuple(variable.shape) for variable in twin.variables]
     return twin, found
 
@@ -206,6 +226,123 @@ def plain_attributes(layer: keras.Layer) -> dict[str, Any]:
     }
 
 
+def own_settings(layer: keras.Layer) -> dict[str, Any]:
+    """Returns the attributes of a layer that its config is made of.
+
+    Those are what Keras recorded of its class' arguments, and its plain
+    attributes of the names of config entries.
+
+    Args:
+        layer: The layer.
+    """
+    try:
+        config = config_of(layer)
+    except Exception:  # It has none, or its class fails.
+        config = {}
+    plain = plain_attributes(layer)
+    found = {name: plain[name] for name in config if name in plain}
+    return {**found, "_auto_config": layer._auto_config}
+
+
+def differences(
+    live: keras.Layer, old: keras.Layer, new: keras.Layer
+) -> dict[str, Any]:
+    """Returns what a layer takes over from a twin of other settings.
+
+    Args:
+        live: The layer.
+        old: A twin as the layer is.
+        new: A twin as it becomes.
+
+    Returns:
+        Plain attributes in which the twins differ, and the recorded arguments
+        of its class where Keras makes its config of them.
+    """
+    before = plain_attributes(old)
+    found = {
+        name: patched(live.__dict__[name], before[name], value)
+        for name, value in plain_attributes(new).items()
+        if name in before
+        and name in live.__dict__
+        and not _is_same(before[name], value)
+    }
+    recorded = [each._auto_config for each in (live, old, new)]
+    if None not in recorded:
+        own, one, other = (each.config for each in recorded)
+        if one != other:
+            changed = {
+                name: patched(value, one.get(name), other.get(name))
+                for name, value in own.items()
+            }
+            found["_auto_config"] = type(recorded[0])(**changed)
+    return found
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, keras.InputSpec) and isinstance(other, keras.InputSpec):
+        return vars(one) == vars(other)
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    return type(one) is type(other) and one == other
+
+
+def with_sizes(
+    value: Any, before: Sequence[tuple], after: Sequence[tuple]
+) -> Any:
+    """Recorded shapes, with the sizes that changed.
+
+    Args:
+        value: A shape, or a structure of shapes, with `None` for sizes that
+            are not known.
+        before: Shapes that were, one for each shape in the structure.
+        after: Shapes that are.
+    """
+    pairs = iter(zip(before, after, strict=False))
+
+    def new(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: new(each) for name, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            if not all(each is None or isinstance(each, int) for each in value):
+                return type(value)(new(each) for each in value)
+            one, other = next(pairs, (value, value))
+            return patched(value, one, other)
+        return value
+
+    return new(value)
+
+
+def patched(value: Any, before: Any, after: Any) -> Any:
+    """A value, with what differs between two others changed as they differ."""
+    if isinstance(after, Mapping) and isinstance(value, Mapping):
+        if isinstance(before, Mapping) and value.keys() == after.keys():
+            if before.keys() != after.keys():
+                return after
+            return {
+                k: patched(v, before[k], after[k]) for k, v in value.items()
+            }
+    elif isinstance(after, (list, tuple)) and isinstance(value, (list, tuple)):
+        if isinstance(before, (list, tuple)) and (
+            len(value) == len(before) == len(after)
+        ):
+            return type(value)(
+                patched(*each)
+                for each in zip(value, before, after, strict=True)
+            )
+    elif isinstance(after, keras.InputSpec) and isinstance(
+        value, keras.InputSpec
+    ):
+        new = keras.InputSpec()
+        for name, each in vars(value).items():
+            new.__dict__[name] = patched(
+                each, vars(before).get(name), vars(after).get(name)
+            )
+        return new
+    if isinstance(after, np.ndarray) or isinstance(before, np.ndarray):
+        return value if np.array_equal(before, after) else after
+    return value if before == after else after
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(_is_plain(each) for each in value.values())
@@ -229,6 +366,11 @@ def _without_build_shapes(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)([_without_build_shapes(each) for each in value])
     return value
+
+
+def changed(value: Any, path: Sequence[Any], new: Any) -> Any:
+    """Returns a structure in which one entry is another."""
+    return _changed(value, path, new)
 
 
 def _changed(value: Any, path: Sequence[Any], new: Any) -> Any:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras import ops
 from keras.src.backend import compute_output_spec
 from keras.src.models.functional import Functional
+from keras.src.ops.symbolic_arguments import SymbolicArguments
 
 
 def as_function(operation: Any) -> Any:
@@ -33,6 +36,11 @@ def follows_its_graph(model: keras.Model) -> bool:
     return type(model).call in own
 
 
+def is_nested(layer: keras.Layer) -> bool:
+    """Returns whether a layer is a model that its graph describes."""
+    return as_function(layer) is not None and follows_its_graph(layer)
+
+
 def maker_of(tensor: keras.KerasTensor) -> keras.Operation:
     """Returns the operation that made a tensor of a graph."""
     return tensor._keras_history.operation
@@ -42,10 +50,43 @@ def flat_inputs(model: keras.Model, inputs: Any) -> list[Any]:
     """Returns a batch of inputs as a list of tensors, as `call` makes them.
 
     Args:
-        model: A Sequential or Functional model.
+        model: A built model.
         inputs: The batch, in any structure that the model's `call` takes.
     """
-    return as_function(model)._standardize_inputs(inputs)
+    function = as_function(model)
+    if function is None:
+        return [ops.convert_to_tensor(e) for e in keras.tree.flatten(inputs)]
+    return function._standardize_inputs(inputs)
+
+
+def possible_inputs(model: keras.Model) -> Iterator[SymbolicArguments]:
+    """Yields arguments that a model's `call` may take, most likely first.
+
+    Of a subclassed model Keras knows the shapes that it was built with, but
+    not what it was called on.
+
+    Args:
+        model: A model.
+    """
+    function = as_function(model)
+    if function is not None:
+        yield SymbolicArguments(function._inputs_struct)
+        return
+    shapes = model._build_shapes_dict
+    if not shapes:
+        return
+    names = [*inspect.signature(model.call).parameters]
+    for dtype in (model.input_dtype, "int32"):
+        given = []
+        for key, shape in shapes.items():
+            tensors = keras.tree.map_shape_structure(
+                lambda each: keras.KerasTensor(tuple(each), dtype=dtype),  # noqa: B023
+                shape,
+            )
+            name = key.removesuffix("_shape")
+            given.append((name if name in names else names[0], tensors))
+        (_, first), *rest = given
+        yield SymbolicArguments(first, **dict(rest))
 
 
 def models_of(model: keras.Model) -> Iterator[keras.Model]:

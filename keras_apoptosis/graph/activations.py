@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from keras import activations, layers
+import keras
+import numpy as np
+from keras import activations, layers, ops
+
+from keras_apoptosis.backend.gradients import no_gradients
 
 # Zero, with no gradient, for what is below zero.
 RECTIFIERS = (activations.relu, activations.relu6)
@@ -55,12 +60,13 @@ def is_homogeneous(activation: Any) -> bool | None:
     """Returns whether an activation is positively homogeneous.
 
     Args:
-        activation: A function of `keras.activations`, one of Keras'
-            activation layers, or `None` (linear).
+        activation: A function, one of Keras' activation layers, or `None`
+            (linear).
 
     Returns:
         `True` or `False` for an activation that acts on every entry by
-        itself, the same for all; `None` for any other.
+        itself, the same for all; `None` for any other. Of a function that is
+        not Keras' own this is found by trial.
     """
     if activation is None or activation in HOMOGENEOUS:
         return True
@@ -72,7 +78,66 @@ def is_homogeneous(activation: Any) -> bool | None:
         return True
     if type(activation) is layers.ELU:
         return False
-    return None
+    if isinstance(activation, keras.Operation) or not callable(activation):
+        return None
+    try:
+        return _tried(activation)
+    except TypeError:  # It takes no weak reference.
+        return _try(activation)
+
+
+def _tried(activation: Callable[[Any], Any]) -> bool | None:
+    if activation not in _known:
+        _known[activation] = _try(activation)
+    return _known[activation]
+
+
+_known: weakref.WeakKeyDictionary[Any, bool | None] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _try(activation: Callable[[Any], Any]) -> bool | None:
+    """What a function of unknown code does, by trial.
+
+    It acts on every entry by itself if an entry's value stays the same
+    whatever the others are and wherever it stands.
+    """
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(6, 8)) * 10.0 ** rng.integers(-2, 3, (6, 8))
+    values[0, :2] = 0, -1
+    others = np.where(rng.random((6, 8)) < 0.5, values, values[::-1] * 7 + 1)
+    order = rng.permutation(values.size)
+
+    def made(entries: np.ndarray) -> np.ndarray:
+        tensor = ops.convert_to_tensor(entries, "float32")
+        with keras.StatelessScope(), no_gradients():
+            found = ops.convert_to_numpy(activation(tensor))
+        if found.shape != entries.shape:
+            raise ValueError("another shape")
+        return found.astype("float64")
+
+    def same(one: np.ndarray, other: np.ndarray) -> bool:
+        return np.allclose(one, other, 1e-5, 1e-6, equal_nan=True)
+
+    try:
+        usual = made(values)
+        shuffled = made(values.reshape(-1)[order].reshape(2, 3, 8)).reshape(-1)
+        column = made(values.reshape(-1, 1)).reshape(-1)
+        where = others == values
+        if not (
+            same(made(values), usual)
+            and same(shuffled, usual.reshape(-1)[order])
+            and same(column, usual.reshape(-1))
+            and same(made(others)[where], usual[where])
+        ):
+            return None
+        return all(
+            same(made(factor * values) / factor, usual)
+            for factor in (0.01, 3.0, 50.0)
+        )
+    except Exception:  # Whatever it objects to: then it is not known.
+        return None
 
 
 def is_linear(activation: Any) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_apoptosis.graph.reading import Step
@@ -77,7 +78,18 @@ class Call:
             [tuple(tensors[key].shape) for key in step.read],
             [tuple(tensors[key].shape) for key in step.outputs],
             step,
+            owner=step.node.inside[-1]
+            if step.expansion is not None
+            and not isinstance(step.operation, keras.Layer)
+            and step.node.inside
+            else None,
         )
+
+    def parameter(self, place: int) -> Any:
+        """Returns the weight that one of `inputs` is, or `None`."""
+        if self.step is None:
+            return None
+        return self.trace.parameters.get(self.step.read[place])
 
     def places_of(self, name: str) -> list[int]:
         """Returns which of `inputs` were given as one argument of the call.
@@ -234,11 +246,12 @@ class Call:
         rank = len(kernel.shape)
         uneven = uneven or units.padded
         self.trace.own(kernel, axis, units.labels)
+        inner = isinstance(self.layer, keras.Layer)
         self.trace.consumers.append(
             Consumer(
                 self.path,
                 self.owner,
-                self.layer,
+                self.layer if inner else self.owner,
                 units,
                 kernel,
                 axis % rank,
@@ -294,8 +307,10 @@ class Call:
         if self.config is None:
             return
         path = key if isinstance(key, tuple) else (key,)
+        inner = isinstance(self.layer, keras.Layer)
+        target = self.owner if inner else self.layer
         size = Size(labels, value)
-        self.trace.follow(self.owner, (*self.config, *path), size)
+        self.trace.follow(target, (*self.config, *path), size)
 
     def rescale(self, variable: Any, labels: np.ndarray, power: float) -> None:
         """Records that a weight is multiplied by `(kept / all) ** power`."""

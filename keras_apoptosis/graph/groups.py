@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from keras_apoptosis.graph.reading import Graph, read
 from keras_apoptosis.graph.rule_table import BORDER, rule_of
+from keras_apoptosis.graph.sizes import settle
 from keras_apoptosis.graph.trace import Consumer, Trace
 from keras_apoptosis.graph.tracing import trace
 from keras_apoptosis.graph.units import FIXED
@@ -183,13 +184,14 @@ def analyse(model: keras.Model, prune_non_trainable: bool = False) -> Analysis:
         model: See `unit_groups`.
         prune_non_trainable: See `unit_groups`.
     """
-    result = trace(read(model), rule_of, BORDER)
+    graph = read(model, lambda layer: rule_of(layer) is None)
+    result = trace(graph, rule_of, BORDER)
     group_of, index_of, sizes, blocks_of = _number(result)
 
     def groups_of(labels: np.ndarray) -> list[int]:
         return np.unique(group_of[labels[labels != FIXED]]).tolist()
 
-    held: dict[int, dict[str, list[str]]] = {}
+    held = settle(result, group_of, index_of)
     for labels, who, why in result.held:
         for group in groups_of(labels):
             held.setdefault(group, {}).setdefault(why, []).append(who)

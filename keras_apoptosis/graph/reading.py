@@ -21,6 +21,7 @@ from keras_apoptosis.backend.calls import (
     mask_of,
     masked,
 )
+from keras_apoptosis.backend.following import Record
 from keras_apoptosis.backend.gradients import no_gradients
 from keras_apoptosis.backend.models import (
     as_function,
@@ -28,8 +29,16 @@ from keras_apoptosis.backend.models import (
     follows_its_graph,
     maker_of,
     ordered_nodes,
+    possible_inputs,
 )
 from keras_apoptosis.graph.activations import without_activation
+from keras_apoptosis.graph.expansion import (
+    Entrance,
+    Expansion,
+    NotFollowed,
+    blame,
+    expand,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,6 +54,10 @@ class Step:
         node: Keras' record of the call; `None` where a tensor only passes the
             border of a nested model. The second input of a border, if there
             is one, is the mask of the first.
+        expansion: The calls of a layer that is followed, of which this is
+            one; `None` for a call that Keras recorded.
+        index: Which of its records this is; -1 where tensors enter.
+        reason: Why a layer without a rule could not be followed.
     """
 
     operation: keras.Operation
@@ -52,6 +65,9 @@ class Step:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     node: Any = None
+    expansion: Expansion | None = None
+    index: int = -1
+    reason: str = ""
 
     @property
     def arguments(self) -> tuple[tuple, dict]:
@@ -157,6 +173,38 @@ def is_mask(argument: str) -> bool:
     return argument == "mask" or argument.endswith("_mask")
 
 
+class Replay:
+    """One run through a graph, on tensors of any batch size and length.
+
+    What a followed layer calls holds the sizes that it was followed with, so
+    it is followed again for those that come.
+    """
+
+    def __init__(self) -> None:
+        self._followed: dict[int, Expansion] = {}
+
+    def run(
+        self,
+        step: Step,
+        values: Mapping[int, Any],
+        edit: Callable[[Any], Any] | None = None,
+    ) -> list[Any]:
+        """Runs a step; see `Step.run`. Steps must come in order."""
+        if step.expansion is None:
+            return step.run(values, edit)
+        key = id(step.expansion)
+        if step.index < 0:
+            outputs = step.run(values)
+            shapes = [tuple(each.shape) for each in outputs]
+            self._followed[key] = step.expansion.at(shapes)
+            return outputs
+        record = self._followed[key].records[step.index]
+        step = dataclasses.replace(
+            step, operation=record.operation, node=record
+        )
+        return step.run(values, edit)
+
+
 class Place(NamedTuple):
     """Place in a graph where values can be changed.
 
@@ -190,6 +238,30 @@ class Graph:
     steps: tuple[Step, ...]
     tensors: tuple[keras.KerasTensor, ...]
     whole: bool = True
+
+    @property
+    def layers(self) -> list[keras.Layer]:
+        """The layers of the model, those that are followed as wholes."""
+        found = {
+            id(operation): operation
+            for step in self.steps
+            if isinstance(
+                operation := step.expansion.layer
+                if step.expansion
+                else step.operation,
+                keras.Layer,
+            )
+        }
+        return list(found.values())
+
+    @property
+    def expansions(self) -> list[Expansion]:
+        """The followed layers, each call once."""
+        return [
+            step.expansion
+            for step in self.steps
+            if step.expansion is not None and step.index < 0
+        ]
 
     def run(self, inputs: Any, wanted: Iterable[int]) -> dict[int, Any]:
         """Computes some tensors of the graph, without gradients.
@@ -245,8 +317,10 @@ class Graph:
             for key in step.inputs
         }
         edits = edits or {}
+        replay = Replay()
         for index, step in enumerate(needed):
-            outputs = step.run(values, edits.get(Place(step.outputs[0], True)))
+            before = edits.get(Place(step.outputs[0], True))
+            outputs = replay.run(step, values, before)
             for key, value in zip(step.outputs, outputs, strict=True):
                 edit = edits.get(Place(key))
                 if edit is not None:
@@ -262,14 +336,22 @@ class Graph:
         """Returns the steps that some tensors depend on, in order."""
         wanted = set(wanted)
         needed = []
+        followed: set[int] = set()
         for step in reversed(self.steps):
-            if wanted.intersection(step.outputs):
+            # What a followed layer makes of nothing depends on its inputs'
+            # shapes all the same.
+            enters = step.index < 0 and id(step.expansion) in followed
+            if enters or wanted.intersection(step.outputs):
                 needed.append(step)
                 wanted.update(step.inputs)
+                if step.expansion is not None:
+                    followed.add(id(step.expansion))
         return needed[::-1]
 
 
-def read(model: keras.Model) -> Graph:
+def read(
+    model: keras.Model, opened: Callable[[keras.Layer], bool] | None = None
+) -> Graph:
     """Reads a built Sequential or Functional model, nested ones included.
 
     Of a subclassed model its parts that are Sequential or Functional are
@@ -277,6 +359,8 @@ def read(model: keras.Model) -> Graph:
 
     Args:
         model: The model.
+        opened: Says of a layer whether to follow it, as one that has no rule;
+            by default none is.
 
     Returns:
         Its `Graph`.
@@ -291,6 +375,68 @@ def read(model: keras.Model) -> Graph:
             f"(of type {type(model)})"
         )
     function = as_function(model)
+    tensors: list[keras.KerasTensor] = []
+    steps: list[Step] = []
+
+    def new_keys(new_tensors: Iterable[Any]) -> tuple[int, ...]:
+        first = len(tensors)
+        tensors.extend(new_tensors)
+        return tuple(range(first, len(tensors)))
+
+    def follow(
+        expansion: Expansion,
+        path: str,
+        given: Sequence[Any],
+        inputs: tuple[int, ...],
+    ) -> list[tuple[int, ...]]:
+        """Adds the steps of a followed layer; returns keys of its outputs."""
+        entered = new_keys(expansion.inputs)
+        entrance = Entrance(expansion.masked)
+        made = list(expansion.inputs)
+        record = Record(entrance, tuple(given), {}, made)
+        steps.append(Step(entrance, path, inputs, entered, record, expansion))
+        keys = dict(zip(map(id, expansion.inputs), entered, strict=True))
+        for index, (record, name) in enumerate(
+            zip(expansion.records, expansion.paths, strict=True)
+        ):
+            outputs = new_keys(record.outputs)
+            steps.append(
+                Step(
+                    record.operation,
+                    f"{path}/{name}",
+                    tuple(keys[id(t)] for t in record.arguments.keras_tensors),
+                    outputs,
+                    record,
+                    expansion,
+                    index,
+                    "" if record.error is None else blame(record.error),
+                )
+            )
+            keys.update(zip(map(id, record.outputs), outputs, strict=True))
+        return [
+            tuple(
+                keys[id(each)]
+                for each in (output, mask)
+                if each is not None and id(each) in keys
+            )
+            for output, mask in zip(
+                expansion.outputs, expansion.masks, strict=True
+            )
+        ]
+
+    if opened is not None and not (function and follows_its_graph(model)):
+        for arguments in possible_inputs(model):
+            try:
+                expansion = expand(model, arguments, opened)
+            except NotFollowed:
+                continue
+            given = expansion.inputs[
+                : len(expansion.inputs) - len(expansion.masked)
+            ]
+            entered = new_keys(given)
+            made = follow(expansion, model.name, given, entered)
+            first = tuple(each[0] for each in made)
+            return Graph(model, entered, first, tuple(steps), tuple(tensors))
     parts = _parts(model, function)
     if function is None and not parts:
         hint = (
@@ -303,13 +449,6 @@ def read(model: keras.Model) -> Graph:
             f"Cannot read the graph of model '{model.name}'. {hint}. "
             f"Received: model={model} (of type {type(model)})"
         )
-    tensors: list[keras.KerasTensor] = []
-    steps: list[Step] = []
-
-    def new_keys(new_tensors: Iterable[Any]) -> tuple[int, ...]:
-        first = len(tensors)
-        tensors.extend(new_tensors)
-        return tuple(range(first, len(tensors)))
 
     def walk(
         function: Any, keys: dict[int, int], prefix: str
@@ -345,10 +484,49 @@ def read(model: keras.Model) -> Graph:
                 node_of_step = None
             else:
                 node_of_step = node
+            reason = ""
+            if (
+                node_of_step is not None
+                and opened is not None
+                and isinstance(operation, keras.Layer)
+                and opened(operation)
+            ):
+                try:
+                    expansion = expand(operation, node.arguments, opened)
+                    _check_declared(node.outputs, expansion)
+                except NotFollowed as error:
+                    reason = str(error)
+                else:
+                    given = node.arguments.keras_tensors
+                    made = follow(expansion, path, given, inputs)
+                    outputs = new_keys(node.outputs)
+                    for tensor, output, inner_keys in zip(
+                        node.outputs, outputs, made, strict=True
+                    ):
+                        keys[id(tensor)] = output
+                        steps.append(
+                            Step(operation, path, inner_keys, (output,))
+                        )
+                    continue
             outputs = new_keys(node.outputs)
             written = (id(tensor) for tensor in node.outputs)
             keys.update(zip(written, outputs, strict=True))
-            steps.append(Step(operation, path, inputs, outputs, node_of_step))
+            if node_of_step is None:
+                steps.extend(
+                    Step(operation, path, (inner_key,), (output,))
+                    for inner_key, output in zip(inputs, outputs, strict=True)
+                )
+                continue
+            steps.append(
+                Step(
+                    operation,
+                    path,
+                    inputs,
+                    outputs,
+                    node_of_step,
+                    reason=reason,
+                )
+            )
         return tuple(keys[id(t)] for t in function.outputs)
 
     inputs: list[int] = []
@@ -366,6 +544,21 @@ def read(model: keras.Model) -> Graph:
         tuple(tensors),
         whole=not parts,
     )
+
+
+def _check_declared(
+    outputs: Sequence[keras.KerasTensor], expansion: Expansion
+) -> None:
+    """Holds what a layer declares to return against what it returns."""
+    for declared, found in zip(outputs, expansion.outputs, strict=True):
+        if len(declared.shape) != len(found.shape) or any(
+            one is not None and other is not None and one != other
+            for one, other in zip(declared.shape, found.shape, strict=True)
+        ):
+            raise NotFollowed(
+                f"declares an output of shape {tuple(declared.shape)}, and "
+                f"returns one of shape {tuple(found.shape)}"
+            )
 
 
 def _parts(model: keras.Model, function: Any) -> list[tuple[Any, str]]:

@@ -13,6 +13,7 @@ from keras_apoptosis.backend.classes import (
     LayerScale,
     functions,
 )
+from keras_apoptosis.graph import expansion
 from keras_apoptosis.graph.rules import (
     STATISTICS,
     ActivationLayer,
@@ -31,6 +32,7 @@ from keras_apoptosis.graph.rules import (
     Embedding,
     FeedForward,
     GroupNorm,
+    Lookup,
     Masking,
     Matmul,
     Merge,
@@ -46,14 +48,18 @@ from keras_apoptosis.graph.rules import (
     Reduction,
     Rescaling,
     Rule,
+    ScaledAttention,
     Selection,
     Separable,
     SpectralNorm,
     Splitting,
     Stack,
+    Through,
     TimeDistributed,
     Unequal,
+    Unstacking,
     UpSampling,
+    WeightAsTensor,
 )
 from keras_apoptosis.graph.units import Function, Sum, Unknown
 
@@ -258,7 +264,6 @@ FUNCTIONS: dict[type, Rule] = {
         "Repeat",
         "Squeeze",
         "Swapaxes",
-        "Take",
         "Tile",
         "Transpose",
     ),
@@ -266,6 +271,7 @@ FUNCTIONS: dict[type, Rule] = {
     functions.numpy.Split: Splitting(),
     functions.numpy.Concatenate: Concatenate(),
     functions.numpy.Stack: Stack(),
+    functions.numpy.Take: Lookup(),
     functions.numpy.Sum: Reduction(Sum(), sums=True),
     functions.numpy.Mean: Reduction(Sum()),
     **_each(Reduction(Function(True)), functions.numpy, "Max", "Min"),
@@ -273,10 +279,20 @@ FUNCTIONS: dict[type, Rule] = {
     functions.numpy.Any: Reduction(Unknown(), sums=True),
     functions.numpy.NotEqual: Unequal(),
     functions.numpy.Einsum: Einsum(),
+    functions.numpy.Where: Arithmetic(),
+    functions.core.ConvertToTensor: HOMOGENEOUS,
+    functions.core.Unstack: Unstacking(),
+    functions.nn.DotProductAttention: ScaledAttention(),
     functions.numpy.Matmul: Matmul(),
 }
 
-RULES: dict[type, Rule] = {**LAYERS, **FUNCTIONS}
+FOLLOWING: dict[type, Rule] = {
+    expansion.Entrance: Through(),
+    expansion.Exit: Through(),
+    expansion.Parameter: WeightAsTensor(),
+}
+
+RULES: dict[type, Rule] = {**LAYERS, **FUNCTIONS, **FOLLOWING}
 
 
 def rule_of(operation: Any) -> Rule | None:
@@ -326,3 +342,4 @@ def register_rule(layer_class: type, rule: Rule) -> None:
             f"Received: rule={rule}"
         )
     RULES[layer_class] = rule
+    expansion.forget()

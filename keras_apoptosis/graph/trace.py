@@ -123,6 +123,7 @@ class Trace:
         work: Multiplications, call by call.
         touched: What the present call has units in: axes of weights, and
             settings.
+        parameters: Weights that stand in the graph as tensors, by key.
         held: Labels that are not prunable, with the layer that holds them,
             and why.
     """
@@ -143,6 +144,7 @@ class Trace:
         self.touched: set[tuple] = set()
         self.held: list[tuple[np.ndarray, str, str]] = []
         self.ties: list[tuple[np.ndarray, np.ndarray]] = []
+        self.parameters: dict[int, Any] = {}
 
     @property
     def label_count(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
+
 from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.reading import Graph, Step, is_mask
 from keras_apoptosis.graph.trace import Trace
@@ -23,6 +25,7 @@ def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
     """
     result = Trace(graph, rule_of)
     touched: dict[int, list[tuple[Call, set[tuple]]]] = {}
+    unfollowed: list[tuple[str, Any, str]] = []
     for step in graph.steps:
         rule = border if step.node is None else rule_of(step.operation)
         call = Call.of(result, step)
@@ -32,13 +35,27 @@ def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
         )
         _hold_masks(call)
         if rule is None:
-            call.hold("has no rule (see `ka.register_rule`)")
+            why = step.reason or "has no rule (see `ka.register_rule`)"
+            call.hold(why)
+            unfollowed.append((call.who, step.operation, why))
             continue
         made = rule.trace(call)
         for key, axes in zip(step.outputs, made or (), strict=bool(made)):
             result.units[key] = axes
     for calls in touched.values():
         _hold_shared(result, calls)
+    for who, operation, why in unfollowed:
+        # Its weights may be those of layers that are called elsewhere, too.
+        for variable in getattr(operation, "variables", ()):
+            for labels in result.axes.get(id(variable), {}).values():
+                result.hold(labels, who, why)
+    for expansion in graph.expansions:
+        who = f"{type(expansion.layer).__name__} '{expansion.layer.name}'"
+        for variable, axis in expansion.held:
+            for each, labels in result.axes.get(id(variable), {}).items():
+                if axis is None or axis == each:
+                    why = "uses them in a way that is not followed"
+                    result.hold(labels, who, why)
     who = "the model" if graph.whole else "a part of the model"
     for key in graph.outputs:
         for units in result.units.get(key, NONE).values():
@@ -60,6 +77,8 @@ def _hold_masks(call: Call) -> None:
         for key in (step.inputs[place] for place in places):
             units = call.trace.units.get(key, NONE)
             call.hold("uses the units as a mask", units.values())
+            if not isinstance(step.operation, keras.Layer):
+                continue  # A function's mask is no mask of its first tensor.
             shape = tensors[key].shape
             for place in call.places_of(_masked_argument(step, name)):
                 along = [

@@ -11,6 +11,7 @@ from keras import layers, ops
 
 from keras_apoptosis.graph import Analysis, Graph, Observation, Step
 from keras_apoptosis.graph.activations import is_linear, without_activation
+from keras_apoptosis.graph.expansion import BATCH
 from keras_apoptosis.graph.trace import Consumer
 
 
@@ -175,6 +176,8 @@ def _constant_input(
 ) -> Any:
     """Computes what reaches a consumer if an observation holds constants."""
     tensors = analysis.graph.tensors
+    # What a followed layer calls may hold the batch that it was followed with.
+    batch = BATCH if analysis.graph.expansions else 1
     values: dict[int, Any] = {}
     number = next(
         n
@@ -185,7 +188,8 @@ def _constant_input(
         source = analysis.trace.sources[index]
         if source.tensor is None:
             continue
-        image = np.zeros((1, *tensors[source.tensor].shape[1:]), "float32")
+        shape = (batch, *tensors[source.tensor].shape[1:])
+        image = np.zeros(shape, "float32")
         channels = np.moveaxis(image, source.units.axis, -1)
         for places in analysis.positions(source.units.labels, number):
             channels[..., places] = constants
@@ -193,7 +197,7 @@ def _constant_input(
     for each in _path(analysis, observation, step):
         for key in each.inputs:
             if key not in values:
-                shape = (1, *tensors[key].shape[1:])
+                shape = (batch, *tensors[key].shape[1:])
                 values[key] = ops.zeros(shape, "float32")
         values.update(zip(each.outputs, each.run(values), strict=True))
     return ops.cast(values[step.read[0]], consumer.kernel.dtype)

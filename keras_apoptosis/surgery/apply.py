@@ -13,6 +13,7 @@ from keras_apoptosis import backend
 from keras_apoptosis.backend import Holders, as_function, layers_inside
 from keras_apoptosis.graph import Analysis, Step
 from keras_apoptosis.surgery.draft import cut
+from keras_apoptosis.surgery.followed import followed_changes, tensors_of
 from keras_apoptosis.surgery.parts import cut_parts
 from keras_apoptosis.surgery.plan import Plan
 
@@ -36,6 +37,13 @@ def apply_plan(analysis: Analysis, plan: Plan, holders: Holders) -> None:
     changes = [(each.variable, each.typed()) for each in plan.changes]
     changes += _new_slots(plan, holders)
     attributes = _new_attributes(analysis, plan)
+    tensors = analysis.graph.tensors
+    shapes = [(tensors[key], shape) for key, shape in plan.shapes.items()]
+    inside: list[keras.KerasTensor] = []
+    for layer, new, found in followed_changes(analysis, plan):
+        attributes.append((layer, new))
+        inside.extend(tensors_of(layer))
+        shapes.extend(found)
     cut_state, restore_state = backend.cut_torch_state(
         holders.torch_optimizers,
         (
@@ -55,12 +63,12 @@ def apply_plan(analysis: Analysis, plan: Plan, holders: Holders) -> None:
             old = {name: thing.__dict__[name] for name in new}
             undo.append(_attribute_setter(thing, old))
             backend.set_attributes(thing, new)
-        for key, shape in plan.shapes.items():
-            _set_shape(analysis.graph.tensors[key], shape, undo)
+        for tensor, shape in shapes:
+            _set_shape(tensor, shape, undo)
         set_other_shapes(
             holders,
-            analysis.graph.tensors,
-            {id(analysis.graph.tensors[key]) for key in plan.shapes},
+            [*analysis.graph.tensors, *inside],
+            {id(tensor) for tensor, _ in shapes},
             plan.values.keys(),
             undo,
         )
@@ -191,7 +199,7 @@ def _new_attributes(
     twins: dict[str, tuple] = {}
     for step in analysis.graph.steps:
         layer = step.operation
-        if id(layer) in seen:
+        if id(layer) in seen or _follows(step, analysis):
             continue
         seen.add(id(layer))
         config = plan.config.get(id(layer), {})
@@ -219,6 +227,19 @@ def _new_attributes(
             has = {k: v for k, v in new.items() if k in part.__dict__}
             found.append((part, has))
     return found
+
+
+def _follows(step: Step, analysis: Analysis) -> bool:
+    """Whether a step is of a followed layer, which knows what follows."""
+    whole = step.expansion
+    if whole is not None:
+        return (
+            not isinstance(step.operation, keras.Layer)
+            or whole.layer is not analysis.graph.model
+        )
+    return any(
+        each.layer is step.operation for each in analysis.graph.expansions
+    )
 
 
 def _twins(

@@ -42,10 +42,25 @@ def resized_copy(model: keras.Model, graph: Graph, plan: Plan) -> keras.Model:
         config = _resized(model, config, sizes)
         with custom_parts(model):
             copy = kind.from_config(config)
-    for old, new in zip(graph.steps, read(copy).steps, strict=True):
-        if old.node is not None and isinstance(old.operation, keras.Layer):
-            _copy_weights(old.operation, new.operation, plan)
+    pairs = zip(_called(graph), _called(read(copy)), strict=True)
+    for old, new in pairs:
+        _copy_weights(old, new, plan)
     return copy
+
+
+def _called(graph: Graph) -> list[keras.Layer]:
+    """The layers of a model call by call, those that are followed as wholes.
+
+    A model of a config shares fewer layers than the one that it was made of.
+    """
+    called = []
+    for step in graph.steps:
+        if step.expansion is not None:
+            if step.index < 0:
+                called.append(step.expansion.layer)
+        elif step.node is not None:
+            called.append(step.operation)
+    return [each for each in called if isinstance(each, keras.Layer)]
 
 
 def _copy_weights(old: keras.Layer, new: keras.Layer, plan: Plan) -> None:

@@ -15,6 +15,7 @@ from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.surgery.apply import UsedElsewhere, apply_plan
 from keras_apoptosis.surgery.check import check
 from keras_apoptosis.surgery.configuration import resized_copy
+from keras_apoptosis.surgery.followed import fault_of_class
 from keras_apoptosis.surgery.plan import make_plan
 from keras_apoptosis.surgery.removal import Removal
 from keras_apoptosis.surgery.report import Report, report_of
@@ -187,4 +188,16 @@ def _apply(
     if not any(plan.kept.values()):
         return list(plan.notes)
     models = (m for m in holders.models if isinstance(m, keras.Model))
-    return [*plan.notes, *keep_saveable(models)]
+    saving = keep_saveable(models)
+    notes = [*plan.notes, *saving]
+    said = any(f"model '{model.name}'" in note for note in saving)
+    fault = "" if said else fault_of_class(analysis, plan)
+    if fault:
+        message = (
+            f"model '{model.name}' of class {type(model).__name__} cannot be "
+            f"saved as a whole: {fault}. Save the weights (`save_weights`), or "
+            "build it of `keras.Model(inputs, outputs)`."
+        )
+        backend.refuse_to_save(model, message)
+        notes.append(message)
+    return notes

@@ -12,9 +12,10 @@ import numpy as np
 from keras_apoptosis import backend
 from keras_apoptosis.backend import kernel_mask_of, kernel_of, layers_inside
 from keras_apoptosis.backend.step_hooks import without_hooks
-from keras_apoptosis.graph import read
+from keras_apoptosis.graph import analyse
 from keras_apoptosis.layers.weight_mask import WeightMask
 from keras_apoptosis.surgery.apply import refresh, set_other_shapes
+from keras_apoptosis.surgery.followed import tensors_of
 
 
 def snapshot(model: keras.Model) -> Snapshot:
@@ -77,7 +78,7 @@ class Snapshot:
                 f"is not supported yet. Received: model '{model.name}' under "
                 f"{over}"
             )
-        graph = read(model)
+        graph = analyse(model).graph
         backend.sync_from_jax(model)
         self._optimizer = getattr(model, "optimizer", None)
         if self._optimizer is not None and not self._optimizer.built:
@@ -92,8 +93,17 @@ class Snapshot:
             (layer, None if mask is None else np.array(backend.peek(mask)))
             for layer, mask in _maskable(model)
         ]
-        self._shapes = [(each, tuple(each.shape)) for each in graph.tensors]
-        operations = {id(s.operation): s.operation for s in graph.steps}
+        tensors = [*graph.tensors]
+        for expansion in graph.expansions:
+            for layer in layers_inside(expansion.layer):
+                tensors += tensors_of(layer)
+        self._shapes = [(each, tuple(each.shape)) for each in tensors]
+        operations = {
+            id(step.operation): step.operation
+            for step in graph.steps
+            if step.expansion is None
+        }
+        operations |= {id(layer): layer for layer in graph.layers}
         self._attributes = [
             (part, _attributes_of(part))
             for operation in operations.values()
@@ -254,7 +264,7 @@ def _maskable(
 
 def _parts(operation: keras.Operation) -> Iterator[Any]:
     """Returns what a removal may change: an operation, or the layers in it."""
-    if isinstance(operation, keras.Model):
+    if isinstance(operation, keras.Model) and backend.is_nested(operation):
         yield operation
     elif isinstance(operation, keras.Layer):
         yield from layers_inside(operation)
@@ -265,9 +275,12 @@ def _parts(operation: keras.Operation) -> Iterator[Any]:
 def _attributes_of(part: Any) -> dict[str, Any]:
     """Returns the attributes that follow sizes, as they are."""
     if isinstance(part, keras.Model):
-        return backend.built_with(backend.build_shapes(part))
+        return {
+            **backend.built_with(backend.build_shapes(part)),
+            **backend.own_settings(part),
+        }
     if isinstance(part, keras.Layer):
-        found = backend.plain_attributes(part)
+        found = backend.plain_attributes(part) | backend.own_settings(part)
         found.pop("_trainable", None)  # Weights and layers have it, too.
         return found
     return dict(vars(part))

@@ -17,10 +17,16 @@ from keras_apoptosis.graph.rules.elementwise import (
     Rescaling,
     Selection,
 )
+from keras_apoptosis.graph.rules.following import (
+    Lookup,
+    Through,
+    WeightAsTensor,
+)
 from keras_apoptosis.graph.rules.functions import (
     Arithmetic,
     Einsum,
     Matmul,
+    ScaledAttention,
     Stack,
     Unequal,
 )
@@ -35,6 +41,7 @@ from keras_apoptosis.graph.rules.moving import (
     Moving,
     Positions,
     Splitting,
+    Unstacking,
     UpSampling,
 )
 from keras_apoptosis.graph.rules.normalization import (
@@ -75,6 +82,7 @@ __all__ = [
     "Embedding",
     "FeedForward",
     "GroupNorm",
+    "Lookup",
     "Masking",
     "Matmul",
     "Merge",
@@ -90,13 +98,17 @@ __all__ = [
     "Reduction",
     "Rescaling",
     "Rule",
+    "ScaledAttention",
     "Selection",
     "Separable",
     "SpectralNorm",
     "Splitting",
     "Stack",
+    "Through",
     "TimeDistributed",
     "Unequal",
+    "Unstacking",
     "UpSampling",
+    "WeightAsTensor",
     "channel_axis",
 ]

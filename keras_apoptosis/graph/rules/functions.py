@@ -87,6 +87,52 @@ class Matmul(Rule):
         return [contracted(call, operands, f"{batch}xz")]
 
 
+class ScaledAttention(Rule):
+    """`dot_product_attention`: heads along axis 2, their entries along 3.
+
+    With fewer heads of keys and values each serves several of the queries.
+    """
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        query, key, value, *others = call.inputs
+        call.hold(
+            "adds them to its scores", [u for a in others for u in a.values()]
+        )
+        for axes in (query, key, value):
+            across = [units for axis, units in axes.items() if axis < 2]
+            call.hold("attends over them", across)
+        made = {}
+        heads = [axes[2] for axes in (query, key, value) if 2 in axes]
+        masks = call.mask_shapes("mask")
+        if any(len(shape) > 3 and shape[1] != 1 for shape in masks):
+            call.hold("masks them one by one", heads)
+        elif len(heads) < 3:
+            call.hold("combines them with heads that cannot be pruned", heads)
+        else:
+            for other in heads[1:]:
+                rows = heads[0].labels.reshape(other.labels.size, -1).T
+                for row in rows:
+                    call.tie(other.labels, row)
+                call.carry(other)
+            made[2] = call.emit(2, heads[0].labels, Unknown(), [heads[0]])
+        pair = [axes[3] for axes in (query, key) if 3 in axes]
+        args, kwargs = ((), {}) if call.step is None else call.step.arguments
+        scale = kwargs.get("scale", args[5] if len(args) > 5 else None)
+        if len(pair) == 2 and scale is not None:
+            call.tie(pair[0].labels, pair[1].labels)
+            for units in pair:
+                call.read(units)
+        else:
+            call.hold("scales by how many there are", pair)
+        if 3 in value:
+            if len(pair) == 2:  # Some backends want values as wide as keys.
+                call.tie(pair[0].labels, value[3].labels)
+            else:
+                call.hold("wants them as wide as keys", [value[3]])
+            made[3] = call.emit(3, value[3].labels, Unknown(), [value[3]])
+        return [made]
+
+
 class Stack(Rule):
     """Stacks tensors along a new axis."""
 

@@ -236,9 +236,37 @@ def contracted(
             axis = out.index(letter)
             made[axis] = call.emit(axis, known[0].labels, Unknown(), known)
         else:
-            for units in known:
-                call.read(units)
+            _summed(call, operands, letter, out)
     return made
+
+
+def _summed(
+    call: Call, operands: Sequence[tuple[str, Axes]], letter: str, out: str
+) -> None:
+    """Records who reads units that are summed over: a weight, or nobody."""
+    places = [n for n, (letters, _) in enumerate(operands) if letter in letters]
+    weights = [n for n in places if call.parameter(n) is not None]
+    for place in places:
+        letters, axes = operands[place]
+        units = axes[letters.index(letter)]
+        if place in weights:
+            continue
+        if len(places) > 2 or not weights:
+            call.read(units)
+            continue
+        letters, _ = operands[weights[0]]
+        parameter = call.parameter(weights[0])
+        call.consume(
+            units,
+            parameter.variable,
+            parameter.axes[letters.index(letter)],
+            [
+                parameter.axes[axis]
+                for axis, each in enumerate(letters)
+                if each in out and axis in parameter.axes
+            ],
+            bias=None,
+        )
 
 
 class Dot(Rule):

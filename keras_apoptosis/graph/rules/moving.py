@@ -107,6 +107,23 @@ class Splitting(Rule):
         return made
 
 
+class Unstacking(Rule):
+    """`unstack`: takes an axis apart."""
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        (axes,) = call.inputs
+        along = call.layer.axis % len(call.input_shapes[0])
+        made = {}
+        for axis, units in axes.items():
+            if axis == along:
+                call.hold("takes them apart", [units])
+                continue
+            call.carry(units)
+            place = axis - (axis > along)
+            made[place] = dataclasses.replace(units, axis=place)
+        return [dict(made) for _ in call.output_shapes]
+
+
 @dataclasses.dataclass(frozen=True)
 class Positions(Rule):
     """Computes new values of neighboring positions, channel by channel.
@@ -155,7 +172,9 @@ def _moved(call: Call, axis: int, places: np.ndarray) -> list[np.ndarray]:
         places: The places that there are.
     """
     shape = [UNKNOWN_SIZE if n is None else n for n in call.input_shapes[0]]
-    shape[0], shape[axis] = 1, places.size
+    if call.input_shapes[0][0] is None:
+        shape[0] = 1
+    shape[axis] = places.size
     row = [-1 if a == axis else 1 for a in range(len(shape))]
     index = np.broadcast_to((1.0 + places).reshape(row), shape)
     with keras.StatelessScope():
