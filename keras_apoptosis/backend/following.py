@@ -100,7 +100,7 @@ def at_once() -> Iterator[None]:
 
 
 def _known(structure: Any) -> bool:
-    """Whether all sizes of all symbolic tensors are known."""
+    """Returns whether all sizes of all symbolic tensors are known."""
     return not any(
         None in each.shape
         for each in keras.tree.flatten(structure)

@@ -289,7 +289,7 @@ def _is_same(one: Any, other: Any) -> bool:
 def with_sizes(
     value: Any, before: Sequence[tuple], after: Sequence[tuple]
 ) -> Any:
-    """Recorded shapes, with the sizes that changed.
+    """Returns recorded shapes, with the sizes that changed.
 
     Args:
         value: A shape, or a structure of shapes, with `None` for sizes that
@@ -313,7 +313,7 @@ def with_sizes(
 
 
 def patched(value: Any, before: Any, after: Any) -> Any:
-    """A value, with what differs between two others changed as they differ."""
+    """Changes in a value what differs between two others, as they differ."""
     if isinstance(after, Mapping) and isinstance(value, Mapping):
         if isinstance(before, Mapping) and value.keys() == after.keys():
             if before.keys() != after.keys():

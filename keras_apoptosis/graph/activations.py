@@ -98,7 +98,7 @@ _known: weakref.WeakKeyDictionary[Any, bool | None] = (
 
 
 def _try(activation: Callable[[Any], Any]) -> bool | None:
-    """What a function of unknown code does, by trial.
+    """Finds out what a function of unknown code does, by trial.
 
     It acts on every entry by itself if an entry's value stays the same
     whatever the others are and wherever it stands.

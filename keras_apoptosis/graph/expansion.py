@@ -1,4 +1,4 @@
-"""What a layer without a rule does, found by calling it.
+"""Follows a layer without a rule by calling it.
 
 A layer is called on symbolic tensors of a concrete shape, in inference mode.
 Its own code runs; the layers and `keras.ops` functions that it calls are
@@ -130,11 +130,11 @@ class Expansion:
 
     @property
     def computed(self) -> bool:
-        """Whether it holds constants that were computed of weights."""
+        """Returns whether it holds constants that were computed of weights."""
         return any(axis is None for _, axis in self.held)
 
     def at(self, shapes: Sequence[tuple[int, ...]]) -> Expansion:
-        """The same calls for inputs of other shapes.
+        """Returns the same calls for inputs of other shapes.
 
         Raises:
             NotFollowed: If the layer makes other calls then.
@@ -168,7 +168,7 @@ class Expansion:
 
 
 class _Memory:
-    """What was found of a layer, kept in the layer: it goes when that goes.
+    """Keeps what was found of a layer, for as long as the layer lives.
 
     Attributes:
         found: Expansions, or why there is none, by what they depend on.
@@ -182,7 +182,7 @@ class _Memory:
 
     @classmethod
     def of(cls, layer: keras.Layer) -> _Memory:
-        """The memory of a layer at its present sizes."""
+        """Returns the memory of a layer at its present sizes."""
         memory = layer.__dict__.get(cls.NAME)
         sizes = (_rules, *(tuple(each.shape) for each in layer.variables))
         if memory is None or memory.sizes != sizes:
@@ -445,7 +445,7 @@ def _constants(
 
 
 def _decoded(value: np.ndarray, scope: ReadVariables) -> Parameter | None:
-    """The weight whose entries an array holds, if it is one."""
+    """Returns the weight whose entries an array holds, or `None`."""
     if value.size < 2:
         return None
     for key, variable in scope.read.items():
@@ -471,7 +471,7 @@ def _decoded(value: np.ndarray, scope: ReadVariables) -> Parameter | None:
 def _axes_of(
     index: np.ndarray, shape: tuple[int, ...]
 ) -> dict[int, int] | None:
-    """Where the axes of a weight lie, in an array of places in it.
+    """Returns where the axes of a weight lie, in an array of places in it.
 
     Returns:
         For axes of the array the axis of the weight that lies there, whole
@@ -498,7 +498,7 @@ def _axes_of(
 def _needed(
     records: Sequence[Record], outputs: Sequence[keras.KerasTensor]
 ) -> set[int]:
-    """Which records the outputs depend on."""
+    """Returns the records that the outputs depend on."""
     wanted = {id(tensor) for tensor in outputs}
     needed = set()
     for number in range(len(records) - 1, -1, -1):
@@ -549,7 +549,7 @@ def _with_parameters(
 def _whole(
     variable: keras.Variable, inside: Sequence[keras.Layer]
 ) -> Parameter:
-    """A weight as it is, in the dtype in which the layer around uses it."""
+    """Returns a weight in the dtype in which the layer around uses it."""
     dtype = variable.dtype
     if inside and inside[-1].autocast and "float" in dtype:
         dtype = inside[-1].compute_dtype
@@ -603,7 +603,7 @@ def _concrete(shape: tuple, length: int) -> tuple[int, ...]:
 
 
 def _key(arguments: Any) -> tuple | None:
-    """What an expansion depends on, or `None` if that cannot be said."""
+    """Returns what an expansion depends on; `None` if that is not known."""
     parts: list[Any] = []
     for each in keras.tree.flatten(arguments):
         if isinstance(each, keras.KerasTensor):
@@ -616,7 +616,7 @@ def _key(arguments: Any) -> tuple | None:
 
 
 def blame(error: BaseException) -> str:
-    """The line that failed, of code that is not some library's."""
+    """Returns the line that failed, of code that is not some library's."""
     if isinstance(error, NotFollowed):
         return str(error)
     frames = [

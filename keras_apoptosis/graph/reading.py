@@ -389,12 +389,17 @@ def read(
         given: Sequence[Any],
         inputs: tuple[int, ...],
     ) -> list[tuple[int, ...]]:
-        """Adds the steps of a followed layer; returns keys of its outputs."""
+        """Adds the steps of a followed layer; returns keys of its outputs.
+
+        Paths of what is inside a followed model do not repeat its name.
+        """
+        prefix = f"{path}/" if path else ""
         entered = new_keys(expansion.inputs)
         entrance = Entrance(expansion.masked)
         made = list(expansion.inputs)
         record = Record(entrance, tuple(given), {}, made)
-        steps.append(Step(entrance, path, inputs, entered, record, expansion))
+        where = path or model.name
+        steps.append(Step(entrance, where, inputs, entered, record, expansion))
         keys = dict(zip(map(id, expansion.inputs), entered, strict=True))
         for index, (record, name) in enumerate(
             zip(expansion.records, expansion.paths, strict=True)
@@ -403,7 +408,7 @@ def read(
             steps.append(
                 Step(
                     record.operation,
-                    f"{path}/{name}",
+                    f"{prefix}{name}",
                     tuple(keys[id(t)] for t in record.arguments.keras_tensors),
                     outputs,
                     record,
@@ -434,7 +439,7 @@ def read(
                 : len(expansion.inputs) - len(expansion.masked)
             ]
             entered = new_keys(given)
-            made = follow(expansion, model.name, given, entered)
+            made = follow(expansion, "", given, entered)
             first = tuple(each[0] for each in made)
             return Graph(model, entered, first, tuple(steps), tuple(tensors))
     parts = _parts(model, function)

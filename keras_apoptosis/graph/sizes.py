@@ -41,7 +41,7 @@ class Setting:
     value: float
 
     def at(self, part: float) -> Any:
-        """The entry for a part of the units."""
+        """Returns the entry for a part of the units."""
         value = self.value * part
         return round(value) if isinstance(self.value, int) else value
 
@@ -87,7 +87,7 @@ class Composite:
         ]
 
     def groups(self) -> list[int]:
-        """The groups of its weights and of what enters it, in order."""
+        """Returns the groups of its weights and of what enters it, in order."""
         found = (
             self.group_of[labels]
             for axes in [*self.axes, *self.entered]
@@ -97,13 +97,13 @@ class Composite:
         return [group for group in order if group >= 0]
 
     def labels(self, group: int) -> np.ndarray:
-        """A label of each unit of a group."""
+        """Returns a label of each unit of a group."""
         mine = np.flatnonzero(self.group_of[:-1] == group)
         _, first = np.unique(self.index_of[mine], return_index=True)
         return mine[first]
 
     def kind(self, config: Mapping[str, Any]) -> str:
-        """What is equal for layers that behave alike."""
+        """Returns what is equal for layers that behave alike."""
         names = {group: n for n, group in enumerate(self.groups())}
         places = [
             (
@@ -127,7 +127,7 @@ class Composite:
     def without_one(
         self, group: int, axes: Mapping[int, np.ndarray], shape: tuple
     ) -> tuple[int, ...]:
-        """A shape after the first unit of a group has been removed."""
+        """Returns a shape once the first unit of a group is removed."""
         sizes = list(shape)
         for axis, labels in axes.items():
             sizes[axis] -= int(self._first(group, labels).sum())
@@ -197,7 +197,7 @@ class Composite:
         inputs: Sequence[tuple],
         wanted: list[tuple] | None = None,
     ) -> tuple[list[tuple], Expansion] | None:
-        """The shapes of a twin's weights, and its calls.
+        """Returns the shapes of a twin's weights, and its calls.
 
         The calls are of no meaning where the shapes are not those `wanted`.
         """
@@ -215,7 +215,7 @@ class Composite:
     def _built(
         self, changes: Mapping[tuple, Any], inputs: Sequence[tuple]
     ) -> list[tuple] | None:
-        """The shapes that a twin's `build` makes, if it makes all weights."""
+        """Returns the shapes that a twin's `build` makes, if it makes all."""
         before = [tuple(each.shape) for each in self.expansion.inputs]
         shapes = backend.with_sizes(
             backend.build_shapes(self.layer), before, [*map(tuple, inputs)]
@@ -224,7 +224,7 @@ class Composite:
         return found if len(found) == len(self.shapes) else None
 
     def _difference(self, twin: Expansion, group: int) -> str:
-        """How a twin's calls differ from the layer's own, beside sizes."""
+        """Tells how a twin's calls differ from the layer's, beside sizes."""
         own = self.expansion.records
         if len(own) != len(twin.records):
             return "would make other calls with fewer of them"
@@ -335,7 +335,7 @@ def twin_of(
     changes: Mapping[tuple, Any],
     inputs: Sequence[tuple[int, ...]],
 ) -> tuple[keras.Layer, list[tuple], Expansion]:
-    """A new layer of other settings, called on inputs of other sizes.
+    """Makes a layer of other settings, called on inputs of other sizes.
 
     Args:
         layer: The layer to take after.
@@ -362,7 +362,7 @@ def twin_of(
 
 
 def _size(setting: Setting, labels: Sequence[np.ndarray]) -> Size:
-    """A setting that is proportional to several numbers of units at once."""
+    """Finds a setting that is proportional to several numbers of units."""
     ends = np.cumsum([each.size for each in labels])
 
     def value(kept: np.ndarray) -> Any:
@@ -396,7 +396,7 @@ def _names(settings: Sequence[Setting]) -> str:
 
 
 def _settings(record: Any, changes: Mapping[tuple, Any]) -> Any:
-    """What an operation does, beside its weights: plain data."""
+    """Returns what an operation does, beside its weights, as plain data."""
     operation = record.operation
     if isinstance(operation, keras.Layer):
         try:
@@ -419,7 +419,7 @@ def _settings(record: Any, changes: Mapping[tuple, Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Data that compares equal where it means the same."""
+    """Returns data that compares equal where it means the same."""
     if isinstance(value, Mapping):
         return {
             str(key): _plain(each)
@@ -435,7 +435,7 @@ def _plain(value: Any) -> Any:
 
 
 def _same_constants(one: Any, other: Any) -> bool:
-    """Whether two calls were given the same numbers."""
+    """Returns whether two calls were given the same numbers."""
     flat = [
         keras.tree.flatten((each.args, each.kwargs)) for each in (one, other)
     ]

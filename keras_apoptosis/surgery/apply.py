@@ -230,7 +230,7 @@ def _new_attributes(
 
 
 def _follows(step: Step, analysis: Analysis) -> bool:
-    """Whether a step is of a followed layer, which knows what follows."""
+    """Returns whether a step is of a followed layer."""
     whole = step.expansion
     if whole is not None:
         return (

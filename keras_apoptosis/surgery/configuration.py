@@ -49,7 +49,7 @@ def resized_copy(model: keras.Model, graph: Graph, plan: Plan) -> keras.Model:
 
 
 def _called(graph: Graph) -> list[keras.Layer]:
-    """The layers of a model call by call, those that are followed as wholes.
+    """Returns the layers of a model call by call, followed ones as wholes.
 
     A model of a config shares fewer layers than the one that it was made of.
     """

@@ -1,4 +1,4 @@
-"""What of a followed layer changes with the sizes of what it holds."""
+"""Changes followed layers with the sizes of what they hold."""
 
 from __future__ import annotations
 
