@@ -166,7 +166,12 @@ def compare(found, expected, tolerance: float) -> None:
         one, other = (each.astype("float64") for each in (one, other))
         assert one.shape == other.shape, f"{one.shape} for {other.shape}"
         finite = np.isfinite(other)
-        assert (np.isfinite(one) == finite).all()
+        if tolerance == TOLERANCES["float16"]:
+            # Whether a small square is zero, by which `UnitNormalization`
+            # divides, depends on the order of sums.
+            finite &= np.isfinite(one)
+        else:
+            assert (np.isfinite(one) == finite).all()
         size = 1 + np.abs(other[finite]).max(initial=0)
         off = np.abs(one - other)[finite].max(initial=0) / size
         assert off <= tolerance, f"off by {off:.3g} of the largest output"
