@@ -25,7 +25,7 @@ from keras_apoptosis.utils.tables import table
 # Keyword arguments of `DemonPruning`; `None` for plain training.
 METHODS: dict[str, dict[str, float] | None] = {
     "plain": None,
-    "noise 5e-5 (default)": {},
+    "noise 5e-5 (the paper's)": {"noise_variance": 5e-5},
     "noise 1e-6": {"noise_variance": 1e-6},
     "no noise": {"noise_variance": 0.0},
 }
