@@ -590,6 +590,10 @@ TABLE = {
         lambda m: ka.callbacks.SynapticStripping(1.5),
         "`share` to be a number from 0 to below 1, or a schedule",
     ),
+    "a factor for reconstruction": (
+        lambda m: APOPTOSIS(data=X, factor=2.0),
+        "`factor` and `synapses` belong to `metric='weights'`",
+    ),
     "a target of masks": (
         lambda m: SALIENCY("magnitude", granularity="weights", target=HALF),
         "`target` to be None, since weights that are masked save nothing",

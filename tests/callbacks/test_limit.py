@@ -138,6 +138,16 @@ def test_half_the_tolerance_of_merging_is_twice_the_factor(monkeypatch):
     assert asked == [6.0]
 
 
+def test_half_of_a_reconstruction_is_half_its_tolerance(monkeypatch):
+    callback = METHODS["apoptosis"]()
+    asked = []
+    monkeypatch.setattr(
+        callback, "prune", lambda _, amount: asked.append(amount)
+    )
+    callback.prune_less(None, 0.2, None, 0.25)
+    assert asked == [pytest.approx(0.05)]
+
+
 def test_what_events_cost_adds_up():
     callback = ka.callbacks.SaliencyPruning(
         "l1_norm",
@@ -188,6 +198,7 @@ def test_a_limit_serializes_without_its_data():
 
 
 def test_only_limits_are_limits():
+    assert len(repr(ka.Limit("loss", 1.0, data=(X, Y)))) < 120  # No data.
     with pytest.raises(ValueError, match=r"`limit` to be a `ka.Limit`"):
         METHODS["units"](limit=0.01)
     limit = ka.Limit("auc", 0.01, data=(X, Y))

@@ -151,5 +151,9 @@ def test_scores_add_up():
     curve = score_curve(np.array([2.0, -1.0, 3.0, 5.0]))
     assert curve.error.tolist() == [10, 5, 2, 0, 0]
     assert curve.order.tolist() == [3, 2, 0, 1]
+    nothing = score_curve(np.zeros(2), relative=True)
+    assert nothing.error.tolist() == [0, 0, 0]
+    one = score_curve(np.array([2.0, 0.0]), relative=True)
+    assert one.error.tolist() == [1, 0, 0]
     shares = score_curve(np.array([1.0, 3.0]), relative=True)
     assert shares.error.tolist() == [1, 0.25, 0]

@@ -193,3 +193,17 @@ def test_the_rule_of_outgoing_weights_estimates_its_error():
     merged = 1 / (1 + np.exp(-(x @ kernel + bias) @ [2 / 3, 1 / 3]))
     measured = np.sqrt(((sigmoid[:, 1] - merged) ** 2).mean())
     np.testing.assert_allclose(given.residual, measured, rtol=1e-2)
+
+
+def test_outgoing_weights_that_differ_leave_all_units():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(2, activation="sigmoid", name="one"),
+            keras.layers.Dense(2, name="two"),
+        ]
+    )
+    model.layers[1].kernel.assign(np.eye(2))
+    candidate = OutgoingSimilarity().choose(analyse(model), 0, 1.5, None)
+    assert candidate.removed.size == 0
+    assert "outgoing" in candidate.reason

@@ -344,7 +344,7 @@ def test_compile_is_kept():
     model.compile(
         keras.optimizers.Adam(0.01),
         loss,
-        metrics=[keras.metrics.MeanSquaredError()],
+        metrics=[keras.metrics.MeanSquaredError(), "mae"],
     )
     x, y = sample(model, 8), np.zeros((8, *model.output_shape[1:]))
     model.fit(x, y, batch_size=8, verbose=0)
@@ -353,6 +353,8 @@ def test_compile_is_kept():
     found = []
     for each in (model, prunable, plain):
         assert each.metrics_names == model.metrics_names
+        found_metrics = each.evaluate(x, y, verbose=0, return_dict=True)
+        assert set(found_metrics) == {"loss", "mean_squared_error", "mae"}
         assert int(each.optimizer.iterations) == 1
         keras.utils.set_random_seed(3)
         each.fit(x, y, batch_size=8, shuffle=False, verbose=0)
