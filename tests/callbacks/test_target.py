@@ -143,3 +143,23 @@ def test_it_serializes():
     again = ka.callbacks.NeuronApoptosis.from_config(config, data=X)
     assert again.get_config() == config
     assert tuple(again.target) == TARGETS["both"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_flops_of_unknown_lengths_are_an_error_before_the_first_step(method):
+    model = keras.Sequential(
+        [
+            keras.Input((None, 3)),
+            keras.layers.Conv1D(4, 3, activation="relu", name="wide"),
+            keras.layers.GlobalMaxPooling1D(),
+            keras.layers.Dense(2),
+        ]
+    )
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    x, y = np.zeros((8, 6, 3), "float32"), np.zeros((8, 2), "float32")
+    callback = METHODS[method](TARGETS["flops"])
+    with pytest.raises(ValueError, match=r"the FLOPs of 'wide'"):
+        model.fit(x, y, verbose=0, callbacks=[callback])
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
