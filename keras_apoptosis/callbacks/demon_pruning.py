@@ -16,7 +16,10 @@ from keras_apoptosis.accounting.size import Size, size_after
 from keras_apoptosis.callbacks.death_record import DeathRecord
 from keras_apoptosis.callbacks.outcome import Masks, Skip
 from keras_apoptosis.callbacks.pressure_control import PressureControl
-from keras_apoptosis.callbacks.pruning_callback import PruningCallback
+from keras_apoptosis.callbacks.pruning_callback import (
+    PruningCallback,
+    with_its_groups,
+)
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.saturation import Gate, gates_of, silent_groups
 from keras_apoptosis.schedules import (
@@ -128,6 +131,8 @@ class DemonPruning(PruningCallback):
             `PruningCallback`.
         recalibrate: Whether to compute moving statistics anew, from `data`;
             see `PruningCallback`.
+        prune_non_trainable: Whether layers with `trainable=False` may lose
+            units, too; see `PruningCallback`.
         total_epochs: Epochs of the whole training, if it is spread over
             several calls of `fit`.
         seed: Integer. The noise follows from it and the number of the step.
@@ -197,6 +202,7 @@ class DemonPruning(PruningCallback):
         exclude: Any = (),
         limit: Limit | None = None,
         recalibrate: bool = True,
+        prune_non_trainable: bool = False,
         total_epochs: int | None = None,
         seed: int = 0,
         verbose: bool | int | str = "auto",
@@ -210,6 +216,7 @@ class DemonPruning(PruningCallback):
             min_units=min_units,
             min_gain=min_gain,
             recalibrate=recalibrate,
+            prune_non_trainable=prune_non_trainable,
             total_epochs=total_epochs,
             verbose=verbose,
         )
@@ -318,6 +325,7 @@ class DemonPruning(PruningCallback):
             self.noise_every,
             self.seed,
             self.symmetric_noise,
+            self.prune_non_trainable,
         )
         self._pressure = Pressure(
             self.model,
@@ -341,6 +349,7 @@ class DemonPruning(PruningCallback):
             self._progress.fraction, self._progress.per_step
         )
 
+    @with_its_groups
     def on_test_begin(self, logs: Any = None) -> None:
         super().on_test_begin(logs)
         # Layers count in evaluation as well, but units are judged on

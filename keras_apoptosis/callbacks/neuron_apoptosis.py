@@ -82,6 +82,8 @@ class NeuronApoptosis(PruningCallback):
         batch_size: Integer of at least 1: how many of them to run at once.
         recalibrate: Whether to compute moving statistics anew, from `data`;
             see `PruningCallback`.
+        prune_non_trainable: Whether layers with `trainable=False` may lose
+            units, too; see `PruningCallback`.
         total_epochs: Epochs of the whole training, if it is spread over
             several calls of `fit`.
         seed: Integer, the seed of the criterion's random projection.
@@ -133,6 +135,7 @@ class NeuronApoptosis(PruningCallback):
         samples: int = 4096,
         batch_size: int = 512,
         recalibrate: bool = True,
+        prune_non_trainable: bool = False,
         total_epochs: int | None = None,
         seed: int = 0,
         verbose: bool | int | str = "auto",
@@ -147,6 +150,7 @@ class NeuronApoptosis(PruningCallback):
             round_to=round_to,
             min_gain=min_gain,
             recalibrate=recalibrate,
+            prune_non_trainable=prune_non_trainable,
             total_epochs=total_epochs,
             verbose=verbose,
         )

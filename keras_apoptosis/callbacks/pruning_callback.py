@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import time
 import warnings
@@ -27,6 +28,7 @@ from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.outcome import Masks, Skip
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, UnitGroup, analyse
+from keras_apoptosis.graph.groups import pruning_non_trainable
 from keras_apoptosis.graph.named_groups import named_groups
 from keras_apoptosis.schedules import EventSchedule
 from keras_apoptosis.selection.price import TINY, Attempt, Limit
@@ -49,6 +51,17 @@ from keras_apoptosis.utils.serialization import (
     arguments_of,
     from_config,
 )
+
+
+def with_its_groups(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets a method of a callback see the units that it may prune."""
+
+    @functools.wraps(method)
+    def wrapped(self: PruningCallback, *args: Any, **kwargs: Any) -> Any:
+        with pruning_non_trainable(self.prune_non_trainable):
+            return method(self, *args, **kwargs)
+
+    return wrapped
 
 
 class PruningCallback(keras.callbacks.Callback):
@@ -87,6 +100,8 @@ class PruningCallback(keras.callbacks.Callback):
             prunes, and at the end of a training in which units or weights
             were pruned. Only methods that were given training data as
             `data` can do it.
+        prune_non_trainable: Whether units may also be removed where that
+            changes weights of layers with `trainable=False`; see `ka.shrink`.
         total_epochs: Integer, the epochs of the whole training, if it is
             spread over several calls of `fit`.
         verbose: 0 for silence, 1 for one line for each event that prunes, 2
@@ -147,6 +162,7 @@ class PruningCallback(keras.callbacks.Callback):
         round_to: int = 1,
         min_gain: float = 0.0,
         recalibrate: bool = True,
+        prune_non_trainable: bool = False,
         total_epochs: int | None = None,
         verbose: bool | int | str = "auto",
     ):
@@ -184,6 +200,7 @@ class PruningCallback(keras.callbacks.Callback):
         self.round_to = round_to
         self.min_gain = min_gain
         self.recalibrate = bool(recalibrate)
+        self.prune_non_trainable = bool(prune_non_trainable)
         self.total_epochs = total_epochs
         self.verbose = verbose
         self.history: list[Event] = []
@@ -453,6 +470,7 @@ class PruningCallback(keras.callbacks.Callback):
 
     # What Keras calls.
 
+    @with_its_groups
     def on_train_begin(self, logs: Any = None) -> None:
         if isinstance(getattr(self, "data", None), MissingData):
             raise ValueError(
@@ -501,12 +519,14 @@ class PruningCallback(keras.callbacks.Callback):
         self._recalibrated = False
         self._clock.start()
 
+    @with_its_groups
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._clock.stop()
         self._progress.end_step(batch)
         if not self.waits_for_epoch:
             self._fire(self._trigger.due(self.model))
 
+    @with_its_groups
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._progress.end_epoch()
         self._fire(self._trigger.due(self.model))
@@ -515,6 +535,7 @@ class PruningCallback(keras.callbacks.Callback):
             self._logged = set(found)
             logs.update(found)
 
+    @with_its_groups
     def on_train_end(self, logs: Any = None) -> None:
         if self.model.stop_training and not self.waits_for_epoch:
             self._fire(self._trigger.due_at_end())
@@ -524,6 +545,7 @@ class PruningCallback(keras.callbacks.Callback):
         self._recalibrate_at_end()
         self._fitting = False
 
+    @with_its_groups
     def on_test_begin(self, logs: Any = None) -> None:
         # The last validation of `fit` sees the model as `fit` leaves it.
         if self._fitting:
@@ -598,6 +620,7 @@ class PruningCallback(keras.callbacks.Callback):
         if self.loudness > bool(found.skipped):
             print(f"\n{type(self).__name__} {found}", flush=True)
 
+    @with_its_groups
     def fire(self, amount: float) -> Report | None:
         """Prunes the model at once, without a schedule or a record.
 

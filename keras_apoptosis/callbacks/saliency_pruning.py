@@ -80,6 +80,8 @@ class SaliencyPruning(PruningCallback):
         samples: Integer of at least 1: how many samples of `data` to use.
         recalibrate: Whether to compute moving statistics anew, from `data`;
             see `PruningCallback`.
+        prune_non_trainable: Whether layers with `trainable=False` may lose
+            units, too; see `PruningCallback`.
         total_epochs: Epochs of the whole training, if it is spread over
             several calls of `fit`.
         verbose: 0, 1, 2 or `"auto"`; see `PruningCallback`.
@@ -132,6 +134,7 @@ class SaliencyPruning(PruningCallback):
         min_units: int = 1,
         samples: int = 4096,
         recalibrate: bool = True,
+        prune_non_trainable: bool = False,
         total_epochs: int | None = None,
         verbose: bool | int | str = "auto",
     ):
@@ -143,6 +146,7 @@ class SaliencyPruning(PruningCallback):
             limit=limit,
             min_units=min_units,
             recalibrate=recalibrate,
+            prune_non_trainable=prune_non_trainable,
             total_epochs=total_epochs,
             verbose=verbose,
         )

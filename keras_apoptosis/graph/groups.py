@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -177,13 +179,36 @@ def unit_groups(
     return list(analyse(model, prune_non_trainable).groups)
 
 
+@contextlib.contextmanager
+def pruning_non_trainable(wanted: bool = True) -> Iterator[None]:
+    """Sets the default of `prune_non_trainable` within a context.
+
+    Criteria and selections analyse a model by themselves.
+
+    Args:
+        wanted: The default.
+    """
+    token = _PRUNE_NON_TRAINABLE.set(wanted)
+    try:
+        yield
+    finally:
+        _PRUNE_NON_TRAINABLE.reset(token)
+
+
+_PRUNE_NON_TRAINABLE = contextvars.ContextVar(
+    "prune_non_trainable", default=False
+)
+
+
 def analyse(model: keras.Model, prune_non_trainable: bool = False) -> Analysis:
     """Finds the groups of a model, with the trace they come from.
 
     Args:
         model: See `unit_groups`.
-        prune_non_trainable: See `unit_groups`.
+        prune_non_trainable: See `unit_groups`. It is `True` as well within
+            `pruning_non_trainable`.
     """
+    prune_non_trainable = prune_non_trainable or _PRUNE_NON_TRAINABLE.get()
     graph = read(model, lambda layer: rule_of(layer) is None)
     result = trace(graph, rule_of, BORDER)
     group_of, index_of, sizes, blocks_of = _number(result)

@@ -9,6 +9,7 @@ import keras
 
 from keras_apoptosis import backend
 from keras_apoptosis.graph import analyse
+from keras_apoptosis.graph.groups import pruning_non_trainable
 from keras_apoptosis.selection.price import Attempt, Limit
 from keras_apoptosis.selection.pruning_report import PruningReport
 from keras_apoptosis.selection.ranking import ranking_of
@@ -38,6 +39,7 @@ def prune(
     round_to: int = 1,
     samples: int = 4096,
     batch_size: int = 512,
+    prune_non_trainable: bool = False,
     seed: int = 0,
 ) -> PruningReport:
     """Prunes a trained model to a target, in place.
@@ -73,6 +75,8 @@ def prune(
         round_to: Integer > 0. Widths that change become multiples of it.
         samples: Integer > 0. How many samples of `data` to use at most.
         batch_size: Integer > 0. How many of them to run at once.
+        prune_non_trainable: Whether units may also be removed where that
+            changes weights of layers with `trainable=False`.
         seed: Integer, the seed of the random projection of
             `"reconstruction"`.
 
@@ -105,58 +109,67 @@ def prune(
             f"Expected `limit` to be a `ka.Limit` or None. Received: {limit=}"
         )
     sample = None if data is None else sample_of(data, samples)
-    pruning = TargetPruning(
-        model,
-        as_targets(target),
-        ranking_of(criterion, replacement, sample, samples, batch_size, seed),
-        check_names("layers", layers),
-        check_names("exclude", exclude),
-        min_units,
-        round_to,
-    )
-    pruning.check()
-    backend.sync_from_jax(model)
-    before = None if limit is None else limit.measure(model)
-    before_pruning = backend.parameters_of(model)
-    sizes = {group.name: group.size for group in analyse(model).groups}
-    reports: list[Report] = []
-    attempts: list[Attempt] = []
+    with pruning_non_trainable(prune_non_trainable):
+        pruning = TargetPruning(
+            model,
+            as_targets(target),
+            ranking_of(
+                criterion, replacement, sample, samples, batch_size, seed
+            ),
+            check_names("layers", layers),
+            check_names("exclude", exclude),
+            min_units,
+            round_to,
+        )
+        pruning.check()
+        backend.sync_from_jax(model)
+        before = None if limit is None else limit.measure(model)
+        before_pruning = backend.parameters_of(model)
+        sizes = {group.name: group.size for group in analyse(model).groups}
+        reports: list[Report] = []
+        attempts: list[Attempt] = []
 
-    def act(progress: float, share: float = 1.0) -> list[Report]:
-        removal = pruning.removal(analyse(model), progress, share)
-        done = [pruning.remove(removal)] if len(removal) else []
-        if done and sample is not None:
-            recalibrate(model, sample, samples=samples, batch_size=batch_size)
-        _fine_tune(model, fine_tune)
-        return done
+        def act(progress: float, share: float = 1.0) -> list[Report]:
+            removal = pruning.removal(analyse(model), progress, share)
+            done = [pruning.remove(removal)] if len(removal) else []
+            if done and sample is not None:
+                recalibrate(
+                    model, sample, samples=samples, batch_size=batch_size
+                )
+            _fine_tune(model, fine_tune)
+            return done
 
-    for step in range(steps):
-        progress = (step + 1) / steps
-        if limit is None or before is None:
-            reports += act(progress)
-            continue
-        start = snapshot(model)
-        for number in range(limit.attempts):
-            share = 0.5**number
-            done = act(progress, share)
-            value = limit.measure(model)
-            attempts.append(Attempt(share, value, limit.allows(before, value)))
-            if attempts[-1].kept:
-                reports += done
+        for step in range(steps):
+            progress = (step + 1) / steps
+            if limit is None or before is None:
+                reports += act(progress)
+                continue
+            start = snapshot(model)
+            for number in range(limit.attempts):
+                share = 0.5**number
+                done = act(progress, share)
+                value = limit.measure(model)
+                attempts.append(
+                    Attempt(share, value, limit.allows(before, value))
+                )
+                if attempts[-1].kept:
+                    reports += done
+                    break
+                start.restore()
+            if not attempts[-1].kept:
                 break
-            start.restore()
-        if not attempts[-1].kept:
-            break
-    return PruningReport(
-        groups=_changes(model, sizes, reports),
-        parameters_before=before_pruning,
-        parameters_after=backend.parameters_of(model),
-        notes=tuple(dict.fromkeys(n for each in reports for n in each.notes)),
-        targets=pruning.results(),
-        metric="" if limit is None else limit.metric,
-        metric_before=before,
-        attempts=tuple(attempts),
-    )
+        return PruningReport(
+            groups=_changes(model, sizes, reports),
+            parameters_before=before_pruning,
+            parameters_after=backend.parameters_of(model),
+            notes=tuple(
+                dict.fromkeys(n for each in reports for n in each.notes)
+            ),
+            targets=pruning.results(),
+            metric="" if limit is None else limit.metric,
+            metric_before=before,
+            attempts=tuple(attempts),
+        )
 
 
 def _changes(

@@ -37,6 +37,7 @@ class UnitNoise(LiveHook):
         symmetric: Whether units without any gradient get noise as well. By
             default a unit whose gradients are all exactly zero in a step gets
             none in it: it is dead on that batch.
+        prune_non_trainable: See `ka.unit_groups`.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class UnitNoise(LiveHook):
         every: int = 1,
         seed: int = 0,
         symmetric: bool = False,
+        prune_non_trainable: bool = False,
     ):
         super().__init__(factor=1.0)
         self.model = model
@@ -55,6 +57,7 @@ class UnitNoise(LiveHook):
         self.every = every
         self.seed = seed
         self.symmetric = symmetric
+        self.prune_non_trainable = prune_non_trainable
         self._active: Any = None  # In the present step.
         # By name of the group, which units are alive; all by default.
         self.alive: dict[str, np.ndarray] = {}
@@ -64,7 +67,7 @@ class UnitNoise(LiveHook):
 
     def build(self, weights: Sequence[keras.Variable]) -> None:
         # Weights changed their shape, so units have other positions.
-        self._analysis = analyse(self.model)
+        self._analysis = analyse(self.model, self.prune_non_trainable)
         self._owned = _owned_by_units(
             self._analysis, self.groups(self._analysis)
         )

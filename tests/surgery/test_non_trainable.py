@@ -116,3 +116,58 @@ def test_a_frozen_normalization_absorbs_nothing(trainable):
     )
     assert same == (not trainable)
     assert any("dropped" in note for note in report.notes) == (not trainable)
+
+
+DATA = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+HALF = ka.schedules.OneShot(0.5, at=0.5)
+AT_HALF = ka.schedules.Fixed(0.5, start=0.5)
+METHODS = {
+    "apoptosis": lambda **options: ka.callbacks.NeuronApoptosis(
+        tolerance=0.9, data=DATA, schedule=AT_HALF, **options
+    ),
+    "saliency": lambda **options: ka.callbacks.SaliencyPruning(
+        data=(DATA, DATA[:, :2]), schedule=HALF, **options
+    ),
+    "target": lambda **options: ka.callbacks.SaliencyPruning(
+        "l1_norm",
+        data=DATA,
+        schedule=AT_HALF,
+        target=ka.targets.Units(at_most=0.5),
+        **options,
+    ),
+    "demon": lambda **options: ka.callbacks.DemonPruning(
+        data=DATA, schedule=AT_HALF, threshold=1e3, min_gain=0, **options
+    ),
+}
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_prune_them_where_that_is_wanted(name, wanted):
+    model = transfer()
+    model.compile("sgd", "mse")
+    base = model.layers[0]
+    before = base.get_weights()
+    callback = METHODS[name](prune_non_trainable=wanted)
+    model.fit(DATA, DATA[:, :2], epochs=4, verbose=0, callbacks=[callback])
+    assert callback.get_config()["prune_non_trainable"] is wanted
+    assert wanted or model.get_layer("head").units < 5
+    assert (base.get_layer("b1").units < 8) == wanted
+    if not wanted:
+        for one, other in zip(base.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_one_call_prunes_them_where_that_is_wanted(wanted):
+    model = transfer()
+    ka.prune(
+        model,
+        ka.targets.Parameters(at_most=0.9),
+        DATA,
+        exclude=["head"] if wanted else None,
+        prune_non_trainable=wanted,
+    )
+    whole = 6 * 8 + 8 + 8 * 7 + 7
+    assert (model.layers[0].count_params() < whole) == wanted
+    assert not ka.unit_groups(model)[0].removable  # The default is back.
