@@ -1,5 +1,6 @@
 """Starts scripts on several processes, by Horovod's launcher or by MPI."""
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -43,12 +44,17 @@ def needs_launcher(launcher: str) -> None:
         return
     if shutil.which("mpirun") is None:
         pytest.skip("No MPI here: apt-get install libopenmpi-dev openmpi-bin")
+    if not _built_with_mpi():
+        pytest.skip("Horovod was built without MPI: `make horovod` again")
+
+
+@functools.cache
+def _built_with_mpi() -> bool:
     horovodrun = Path(sys.executable).parent / "horovodrun"
     built = subprocess.run(
         [horovodrun, "--check-build"], capture_output=True, text=True
     )
-    if "[X] MPI" not in built.stdout:
-        pytest.skip("Horovod was built without MPI: `make horovod` again")
+    return "[X] MPI" in built.stdout
 
 
 def environment() -> dict[str, str]:
