@@ -264,7 +264,7 @@ def differences(
         for name, value in plain_attributes(new).items()
         if name in before
         and name in live.__dict__
-        and not _is_same(before[name], value)
+        and not is_same(before[name], value)
     }
     recorded = [each._auto_config for each in (live, old, new)]
     if None not in recorded:
@@ -278,7 +278,8 @@ def differences(
     return found
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def is_same(one: Any, other: Any) -> bool:
+    """Returns whether two attributes of layers are equal, types included."""
     if isinstance(one, keras.InputSpec) and isinstance(other, keras.InputSpec):
         return vars(one) == vars(other)
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):

@@ -179,6 +179,11 @@ def unit_groups(
     return list(analyse(model, prune_non_trainable).groups)
 
 
+_PRUNE_NON_TRAINABLE = contextvars.ContextVar(
+    "prune_non_trainable", default=False
+)
+
+
 @contextlib.contextmanager
 def pruning_non_trainable(wanted: bool = True) -> Iterator[None]:
     """Sets the default of `prune_non_trainable` within a context.
@@ -193,11 +198,6 @@ def pruning_non_trainable(wanted: bool = True) -> Iterator[None]:
         yield
     finally:
         _PRUNE_NON_TRAINABLE.reset(token)
-
-
-_PRUNE_NON_TRAINABLE = contextvars.ContextVar(
-    "prune_non_trainable", default=False
-)
 
 
 def analyse(model: keras.Model, prune_non_trainable: bool = False) -> Analysis:

@@ -260,7 +260,7 @@ def _twins(
             {
                 name: value
                 for name, value in backend.plain_attributes(other).items()
-                if not _same(value, before.get(name))
+                if not backend.is_same(value, before.get(name))
             }
         )
     return old_sizes, new_sizes, changes
@@ -285,10 +285,7 @@ def _check_sizes(
             f"would be another layer. Received: weights of shapes {present}, "
             f"and {old} by its config"
         )
-    planned = [
-        plan.values[id(v)].shape if id(v) in plan.values else tuple(v.shape)
-        for v in layer.variables
-    ]
+    planned = plan.shapes_of(layer)
     if old and new != planned:
         raise ValueError(
             f"Layer '{layer.name}' of type {type(layer).__name__} would build "
@@ -330,14 +327,6 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(
         each is None or isinstance(each, int) for each in value
     )
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, keras.InputSpec) and isinstance(other, keras.InputSpec):
-        return vars(one) == vars(other)
-    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        return np.array_equal(one, other)
-    return type(one) is type(other) and one == other
 
 
 def _attribute_setter(thing: Any, values: dict[str, Any]) -> Callable[[], None]:

@@ -57,7 +57,7 @@ def followed_changes(
             continue
         one, sizes, _ = twin_of(layer, expansion, {}, before)
         other, built, _ = twin_of(layer, expansion, config, after)
-        planned = _planned(layer, plan)
+        planned = plan.shapes_of(layer)
         if sizes != [tuple(v.shape) for v in layer.variables]:
             raise ValueError(
                 f"Layer '{layer.name}' of type {type(layer).__name__} has "
@@ -112,20 +112,13 @@ def fault_of_class(analysis: Analysis, plan: Plan) -> str:
         _, built, _ = twin_of(model, expansion, config, inputs)
     except Exception as error:  # Whatever its class does.
         return str(error).strip().split("\n")[-1][:300]
-    if built != _planned(model, plan):
+    if built != plan.shapes_of(model):
         return "its config does not say how many units its layers have"
     return ""
 
 
-def _planned(layer: keras.Layer, plan: Plan) -> list[tuple]:
-    return [
-        plan.values[id(v)].shape if id(v) in plan.values else tuple(v.shape)
-        for v in layer.variables
-    ]
-
-
 def _shapes(live: Any, old: Any, new: Any) -> list[tuple[Any, tuple]]:
-    """Tensors of a model's graph with new shapes."""
+    """Returns the tensors of a model's graph that get new shapes."""
     found = []
     nodes = zip(*map(tensors_of, (live, old, new)), strict=True)
     for tensor, one, other in nodes:

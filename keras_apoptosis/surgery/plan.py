@@ -48,6 +48,13 @@ class Plan:
             if each.key == id(each.variable)
         }
 
+    def shapes_of(self, layer: keras.Layer) -> list[tuple]:
+        """Returns the shapes that the weights of a layer are to have."""
+        return [
+            self.values[id(v)].shape if id(v) in self.values else tuple(v.shape)
+            for v in layer.variables
+        ]
+
 
 def make_plan(
     analysis: Analysis,
@@ -113,7 +120,7 @@ def _check_finite(changes: Iterable[Change]) -> None:
     """Checks that no weight overflows the type of its variable."""
     for each in changes:
         with np.errstate(over="ignore"):
-            finite = np.isfinite(each.typed().astype("float64")).all()
+            finite = np.isfinite(each.typed()).all()
         # What training has spoiled before is not the replacement's fault.
         if not finite and np.isfinite(backend.peek(each.variable)).all():
             raise ValueError(
