@@ -403,11 +403,7 @@ class DemonPruning(PruningCallback):
         return at_once or super().is_worth_it(gain)
 
     def prune_less(
-        self,
-        analysis: Analysis,
-        amount: float,
-        outcome: Removal | Masks,
-        share: float,
+        self, analysis: Analysis, amount: float, share: float
     ) -> Removal | Skip:
         # The least active of each group.
         activity, chosen = self._chosen

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_apoptosis.callbacks.outcome import Masks, Skip
+from keras_apoptosis.callbacks.outcome import Skip
 from keras_apoptosis.callbacks.pruning_callback import PruningCallback
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.schedules import Constant, Logarithmic, ValueSchedule
@@ -253,11 +253,7 @@ class NeuronApoptosis(PruningCallback):
         return removal_of(analysis, found)
 
     def prune_less(
-        self,
-        analysis: Analysis,
-        amount: float,
-        outcome: Removal | Masks,
-        share: float,
+        self, analysis: Analysis, amount: float, share: float
     ) -> Removal | Skip:
         # The larger the factor of the weights' rule, the less merges.
         less = share if self.metric == "reconstruction" else 1 / share

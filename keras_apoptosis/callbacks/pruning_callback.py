@@ -31,11 +31,11 @@ from keras_apoptosis.graph import Analysis, UnitGroup, analyse
 from keras_apoptosis.graph.groups import pruning_non_trainable
 from keras_apoptosis.graph.named_groups import named_groups
 from keras_apoptosis.schedules import EventSchedule
-from keras_apoptosis.selection.price import TINY, Attempt, Limit
+from keras_apoptosis.selection.price import Attempt, Limit, within_limit
 from keras_apoptosis.selection.ranking import Ranking
 from keras_apoptosis.selection.target_pruning import TargetPruning
 from keras_apoptosis.statistics.streaming import lasting
-from keras_apoptosis.surgery import Removal, Report, shrink, snapshot
+from keras_apoptosis.surgery import Removal, Report, shrink
 from keras_apoptosis.surgery.plan import parameters_after, work_after
 from keras_apoptosis.surgery.shrink import shrink_group_by_group
 from keras_apoptosis.targets import as_targets
@@ -330,11 +330,7 @@ class PruningCallback(keras.callbacks.Callback):
         )
 
     def prune_less(
-        self,
-        analysis: Analysis,
-        amount: float,
-        outcome: Removal | Masks,
-        share: float,
+        self, analysis: Analysis, amount: float, share: float
     ) -> Removal | Masks | Skip:
         """Decides again what to prune, when that much exceeded the `limit`.
 
@@ -343,7 +339,6 @@ class PruningCallback(keras.callbacks.Callback):
         Args:
             analysis: The model's unit groups, as they were for `prune`.
             amount: How much was to be pruned.
-            outcome: What `prune` decided then.
             share: How much of it to prune, above 0 and below 1.
         """
         return self.prune(analysis, share * amount)
@@ -639,9 +634,7 @@ class PruningCallback(keras.callbacks.Callback):
         self._attempts = ()
         report = None
         if self.limit is not None and not isinstance(outcome, Skip):
-            outcome, report = self._within(
-                self.limit, analysis, amount, outcome
-            )
+            outcome, report = self._within(self.limit, amount, outcome)
         else:
             report = self._apply(outcome)
         if report is not None:
@@ -650,13 +643,9 @@ class PruningCallback(keras.callbacks.Callback):
         return outcome, report, analysis
 
     def _decide(
-        self,
-        analysis: Analysis,
-        amount: float,
-        share: float = 1.0,
-        before: Removal | Masks | Skip | None = None,
+        self, analysis: Analysis, amount: float, share: float = 1.0
     ) -> Removal | Masks | Skip:
-        """Decides what to prune, or which share of what was decided before."""
+        """Decides what to prune, or a share of what `prune` just decided."""
         outcome: Removal | Masks | Skip
         if self._to_target is not None:
             outcome = self._to_target.removal(analysis, amount, share)
@@ -664,45 +653,40 @@ class PruningCallback(keras.callbacks.Callback):
                 return Skip("the model costs no more than it may by now")
             if amount >= 1:  # There is no later event.
                 return outcome
-        elif before is None or isinstance(before, Skip):
+        elif share == 1:
             outcome = self.prune(analysis, amount)
         else:
-            outcome = self.prune_less(analysis, amount, before, share)
+            outcome = self.prune_less(analysis, amount, share)
         return self._weighed(analysis, outcome)
 
     def _within(
-        self,
-        limit: Limit,
-        analysis: Analysis,
-        amount: float,
-        first: Removal | Masks,
+        self, limit: Limit, amount: float, first: Removal | Masks
     ) -> tuple[Removal | Masks | Skip, Report | None]:
         """Prunes by as much as the limit allows: all, half, and so on."""
-        start = snapshot(self.model)
-        before = limit.measure(self.model)
-        allowed = limit.worse_by - self._spent
-        outcome: Removal | Masks | Skip = first
-        for attempt in range(limit.attempts):
-            share = 0.5**attempt
-            if attempt:
-                outcome = self._decide(analysis, amount, share, first)
+
+        def act(share: float) -> tuple[Removal | Masks, Report | None] | None:
+            outcome: Removal | Masks | Skip = first
+            if share < 1:
+                outcome = self._decide(analyse(self.model), amount, share)
             if isinstance(outcome, Skip):
-                break
-            report = self._apply(outcome)
-            value = limit.measure(self.model)
-            worse = limit.worse(before, value)
-            kept = worse <= allowed + TINY
-            self._attempts += (Attempt(share, value, kept),)
-            if kept:
-                self._spent += max(worse, 0.0)
-                return outcome, report
-            start.restore()
-            analysis = analyse(self.model)
+                return None
+            return outcome, self._apply(outcome)
+
+        before = limit.measure(self.model)
+        done, self._attempts = within_limit(
+            self.model, limit, before, act, self._spent
+        )
+        if done is not None:
+            worse = limit.worse(before, self._attempts[-1].value)
+            self._spent += max(worse, 0.0)
+            return done
+        self._recalibrated = False  # That was undone, too.
+        left = max(limit.worse_by - self._spent, 0.0)
         return Skip(
             f"{limit.metric} would become worse than the limit allows: "
             f"{before:.4g} would be "
             f"{', '.join(f'{each.value:.4g}' for each in self._attempts)}, "
-            f"and {max(allowed, 0.0):.3g} of {limit.worse_by:g} is left"
+            f"and {left:.3g} of {limit.worse_by:g} is left"
         ), None
 
     def _weighed(

@@ -19,7 +19,6 @@ from keras_apoptosis.schedules import (
     Polynomial,
 )
 from keras_apoptosis.selection.budget import lowest, share_of
-from keras_apoptosis.selection.mean_replacement import mean_replacements
 from keras_apoptosis.selection.price import Limit
 from keras_apoptosis.selection.ranking import Ranking
 from keras_apoptosis.statistics.streaming import labelled_batches, sample_of
@@ -224,11 +223,7 @@ class SaliencyPruning(PruningCallback):
         return self._remove(analysis, amount)
 
     def prune_less(
-        self,
-        analysis: Analysis,
-        amount: float,
-        outcome: Removal | Masks,
-        share: float,
+        self, analysis: Analysis, amount: float, share: float
     ) -> Removal | Masks | Skip:
         now = self._sparsity(analysis)
         return self.prune(analysis, now + share * (amount - now))
@@ -243,7 +238,9 @@ class SaliencyPruning(PruningCallback):
         return 1 - sum(group.size for group in groups) / first
 
     def _remove(self, analysis: Analysis, sparsity: float) -> Removal | Skip:
-        sizes = {group.name: group.size for group in self.groups(analysis)}
+        groups = self.numbered_groups(analysis)
+        numbers = {group.name: number for number, group in groups}
+        sizes = {group.name: group.size for _, group in groups}
         first = self._first_sizes
         scores = {
             name: np.asarray(each, "float64")
@@ -267,10 +264,8 @@ class SaliencyPruning(PruningCallback):
         removed = {name: each for name, each in chosen.items() if each.size}
         if not removed:
             return Skip(f"{sparsity:.0%} of the units are pruned already")
-        if self.replacement == "zero":
-            return Removal(removed)
-        return Removal(
-            removed, mean_replacements(self.model, self._sample, removed)
+        return self.ranking().removal(
+            analysis, {numbers[name]: units for name, units in removed.items()}
         )
 
     def _mask(self, sparsity: float) -> Masks | Skip:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,13 +11,14 @@ import numpy as np
 
 from keras_apoptosis import backend
 from keras_apoptosis.distributed import collectives
+from keras_apoptosis.surgery import snapshot
 from keras_apoptosis.utils.checks import check_choice, check_count, check_size
 from keras_apoptosis.utils.serialization import MissingData
 
 # Words in the names of metrics by which one tells where better is.
 _UP = ("acc", "auc", "precision", "recall", "f1", "iou", "r2", "cosine")
 # Means of the same numbers may differ in the last bits.
-TINY = 1e-7
+_TINY = 1e-7
 _DOWN = ("loss", "error", "mse", "mae", "entropy", "perplexity", "divergence")
 
 
@@ -79,11 +81,8 @@ class Limit:
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments without `data`."""
-        config = dataclasses.asdict(
-            dataclasses.replace(self, data=MissingData())
-        )
-        del config["data"]
-        return config
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names if name != "data"}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], data: Any = None) -> Limit:
@@ -169,9 +168,15 @@ class Limit:
         loss = before - now if self.mode == "max" else now - before
         return float("inf") if np.isnan(loss) else loss
 
-    def allows(self, before: float, now: float) -> bool:
-        """Returns whether the limit allows one value after another."""
-        return self.worse(before, now) <= self.worse_by + TINY
+    def allows(self, before: float, now: float, spent: float = 0.0) -> bool:
+        """Returns whether the limit allows one value after another.
+
+        Args:
+            before: The value before.
+            now: The value now.
+            spent: How much of `worse_by` earlier removals have cost.
+        """
+        return self.worse(before, now) <= self.worse_by - spent + _TINY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +193,42 @@ class Attempt:
     share: float
     value: float
     kept: bool
+
+
+def within_limit(
+    model: keras.Model,
+    limit: Limit,
+    before: float,
+    act: Callable[[float], Any],
+    spent: float = 0.0,
+) -> tuple[Any, tuple[Attempt, ...]]:
+    """Prunes by as much as a limit allows: all, half, and so on.
+
+    Args:
+        model: The model.
+        limit: The limit. What exceeds it is undone, to the last bit.
+        before: The value of its metric to compare with.
+        act: Prunes by a share of what is wanted, from 1 downwards. Returns
+            what it did, or `None` if there is nothing to do.
+        spent: See `Limit.allows`.
+
+    Returns:
+        What `act` returned for what was kept, or `None`; and what was tried.
+    """
+    start = snapshot(model)
+    attempts: list[Attempt] = []
+    for number in range(limit.attempts):
+        share = 0.5**number
+        done = act(share)
+        if done is None:
+            break
+        value = limit.measure(model)
+        kept = limit.allows(before, value, spent)
+        attempts.append(Attempt(share, value, kept))
+        if kept:
+            return done, tuple(attempts)
+        start.restore()
+    return None, tuple(attempts)
 
 
 def _mode_of(metric: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,12 +11,12 @@ import keras
 from keras_apoptosis import backend
 from keras_apoptosis.graph import analyse
 from keras_apoptosis.graph.groups import pruning_non_trainable
-from keras_apoptosis.selection.price import Attempt, Limit
+from keras_apoptosis.selection.price import Attempt, Limit, within_limit
 from keras_apoptosis.selection.pruning_report import PruningReport
 from keras_apoptosis.selection.ranking import ranking_of
 from keras_apoptosis.selection.target_pruning import TargetPruning
 from keras_apoptosis.statistics.streaming import sample_of
-from keras_apoptosis.surgery import Report, snapshot
+from keras_apoptosis.surgery import Report
 from keras_apoptosis.surgery.report import GroupChange
 from keras_apoptosis.targets import as_targets
 from keras_apoptosis.training.recalibration import recalibrate
@@ -144,20 +145,13 @@ def prune(
             if limit is None or before is None:
                 reports += act(progress)
                 continue
-            start = snapshot(model)
-            for number in range(limit.attempts):
-                share = 0.5**number
-                done = act(progress, share)
-                value = limit.measure(model)
-                attempts.append(
-                    Attempt(share, value, limit.allows(before, value))
-                )
-                if attempts[-1].kept:
-                    reports += done
-                    break
-                start.restore()
-            if not attempts[-1].kept:
+            done, tried = within_limit(
+                model, limit, before, functools.partial(act, progress)
+            )
+            attempts += tried
+            if done is None:
                 break
+            reports += done
         return PruningReport(
             groups=_changes(model, sizes, reports),
             parameters_before=before_pruning,

@@ -134,7 +134,7 @@ def test_half_the_tolerance_of_merging_is_twice_the_factor(monkeypatch):
     monkeypatch.setattr(
         callback, "prune", lambda _, amount: asked.append(amount)
     )
-    callback.prune_less(None, 1.5, None, 0.25)
+    callback.prune_less(None, 1.5, 0.25)
     assert asked == [6.0]
 
 
@@ -144,7 +144,7 @@ def test_half_of_a_reconstruction_is_half_its_tolerance(monkeypatch):
     monkeypatch.setattr(
         callback, "prune", lambda _, amount: asked.append(amount)
     )
-    callback.prune_less(None, 0.2, None, 0.25)
+    callback.prune_less(None, 0.2, 0.25)
     assert asked == [pytest.approx(0.05)]
 
 

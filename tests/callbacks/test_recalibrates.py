@@ -120,3 +120,22 @@ def test_not_if_nothing_is_pruned() -> None:
     method = METHODS["apoptosis"](min_gain=0.99)
     model.fit(X, Y, epochs=4, verbose=0, callbacks=[method])
     np.testing.assert_array_equal(moving(model)[0], np.zeros(8))
+
+
+def test_at_the_end_though_the_last_event_was_undone() -> None:
+    """What an undone event has recalibrated is undone with it."""
+    model = network()
+    limit = ka.Limit("loss", 0.5, data=(X, Y), attempts=1)
+    values = iter([0.0, 0.0, 0.0, 1.0])  # The second event costs too much.
+    object.__setattr__(limit, "measure", lambda _: next(values))
+    method = ka.callbacks.SaliencyPruning(
+        "l1_norm",
+        schedule=ka.schedules.AtEpochs({2: 0.25, 4: 0.5}),
+        data=(X, Y),
+        limit=limit,
+    )
+    model.fit(X, Y, epochs=4, batch_size=32, verbose=0, callbacks=[method])
+    assert [bool(event.skipped) for event in method.history] == [False, True]
+    np.testing.assert_allclose(
+        moving(model), exact(model), rtol=1e-4, atol=1e-5
+    )
