@@ -38,7 +38,7 @@ class Cost:
     ...     keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)
     ... ])
     >>> analysis = analyse(model)
-    >>> work = [(each.factor, each.axes) for each in analysis.trace.work]
+    >>> work = [(each.factor, each.axes) for each in analysis.work()]
     >>> cost = Cost(analysis, work)
     >>> float(cost(np.array([8, 2]))), float(cost(np.array([5, 2])))
     (48.0, 30.0)
@@ -109,24 +109,28 @@ def parameter_cost(analysis: Analysis) -> Cost:
     )
 
 
-def flop_cost(analysis: Analysis) -> Cost:
+def flop_cost(analysis: Analysis, input_shape: Any = None) -> Cost:
     """Counts the operations of one sample's forward pass, as `ka.flops`.
 
+    Args:
+        analysis: The model's units.
+        input_shape: Shapes of the inputs, where the model leaves lengths
+            open; see `ka.flops`.
+
     Raises:
-        ValueError: If a layer works on a shape that is not known.
+        ValueError: If they cannot be counted.
     """
-    unknown = [
-        each.path for each in analysis.trace.work if math.isnan(each.factor)
-    ]
+    work = analysis.work(input_shape)
+    unknown = [each.path for each in work if math.isnan(each.factor)]
     if unknown:
         names = ", ".join(f"'{path}'" for path in dict.fromkeys(unknown))
         raise ValueError(
             f"Cannot count the FLOPs of {names}: the shape they work on is not "
-            "known. Build the model with `keras.Input` of a full shape. "
-            f"Received: model '{analysis.graph.model.name}' with inputs "
-            f"{[tuple(each.shape) for each in analysis.graph.model.inputs]}"
+            "known. Give `input_shape`, or build the model with `keras.Input` "
+            f"of a full shape. Received: model '{analysis.graph.model.name}' "
+            f"with inputs {[tuple(e.shape) for e in analysis.inputs]}"
         )
-    return Cost(analysis, ((2 * w.factor, w.axes) for w in analysis.trace.work))
+    return Cost(analysis, ((2 * each.factor, each.axes) for each in work))
 
 
 def unit_cost(analysis: Analysis) -> Cost:

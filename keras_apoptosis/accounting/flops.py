@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
+from typing import Any
 
 import keras
 
 from keras_apoptosis.accounting.capacity import pruning_state
 from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph.expansion import Parameter
 from keras_apoptosis.utils.tables import table
 
 # A training step runs forward, and backward to inputs and to weights.
@@ -28,27 +31,40 @@ class LayerCost:
 
     name: str
     parameters: int
-    flops: int
+    flops: float
 
 
-def flops(model: keras.Model, training: bool = False) -> int:
+def flops(
+    model: keras.Model, training: bool = False, input_shape: Any = None
+) -> float:
     """Counts the floating-point operations of one sample.
 
     Counts the multiplications and additions of dense layers, convolutions,
-    attention and recurrent layers: two for each weight and position. Leaves
-    out activations, normalization and pooling, which cost little.
+    attention, recurrent layers and products of tensors: two for each weight
+    and position. Leaves out activations, normalization and pooling, which
+    cost little.
+
+    Where the model's inputs leave lengths open (text of any length, images of
+    any size) give `input_shape`. Otherwise the operations are counted for
+    each position of the input, that is, for an unknown length of 1; after a
+    stride of 2, half of a layer's. Attention compares each position with each
+    other; it costs the square of the length, of which next to nothing is left
+    for a length of 1.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.
         training: Whether to count a training step, which takes three times
             as many as a forward pass.
+        input_shape: Shape of the input without the batch: `(128,)`. For
+            several inputs a list of shapes, or a dictionary by their names.
 
     Returns:
-        The number of operations.
+        The number of operations; for each position of the input, and with a
+        warning, where a length is neither known nor given.
 
     Raises:
-        ValueError: If the model's graph cannot be read, or a layer works on
-            an unknown shape.
+        ValueError: If the model's graph cannot be read, a layer works on an
+            unknown shape, or `input_shape` does not fit the model.
 
     Example:
 
@@ -57,8 +73,15 @@ def flops(model: keras.Model, training: bool = False) -> int:
     ... ])
     >>> ka.flops(model)
     96
+    >>> model = keras.Sequential([
+    ...     keras.Input((None,)),
+    ...     keras.layers.Embedding(100, 4),
+    ...     keras.layers.LSTM(8),
+    ... ])
+    >>> ka.flops(model, input_shape=(10,))
+    7680
     """
-    total = sum(cost.flops for cost in layer_costs(model))
+    total = sum(cost.flops for cost in layer_costs(model, input_shape))
     return total * TRAINING if training else total
 
 
@@ -90,19 +113,20 @@ def parameters(model: keras.Model) -> int:
     )
 
 
-def layer_costs(model: keras.Model) -> list[LayerCost]:
+def layer_costs(model: keras.Model, input_shape: Any = None) -> list[LayerCost]:
     """Counts parameters and forward FLOPs, layer by layer.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.
+        input_shape: See `flops`.
 
     Returns:
         One entry for each layer that has weights or costs operations, in the
         order of the graph. See `flops` for what is counted.
 
     Raises:
-        ValueError: If the model's graph cannot be read, or a layer works on
-            an unknown shape.
+        ValueError: If the model's graph cannot be read, a layer works on an
+            unknown shape, or `input_shape` does not fit the model.
 
     Example:
 
@@ -119,52 +143,82 @@ def layer_costs(model: keras.Model) -> list[LayerCost]:
      all              58      96
     """
     analysis = analyse(model)
-    work = _work_of(analysis)
-    costs, seen = [], set()
+    if analysis.has_open_lengths and input_shape is None:
+        warnings.warn(
+            f"The inputs of model '{model.name}' leave lengths open, so its "
+            "FLOPs are counted for each position of the input. To count those "
+            "of a sample give its shape, as in `input_shape=(128,)`.",
+            stacklevel=3,
+        )
+    return _costs(analysis, input_shape)
+
+
+def cost_table(model: keras.Model, input_shape: Any = None) -> str:
+    """Formats the costs of a model as a table, layer by layer.
+
+    Args:
+        model: A built Sequential or Functional model, or a nesting of those.
+        input_shape: See `flops`.
+
+    Returns:
+        The table. Its header says where FLOPs are those for each position of
+        the input.
+    """
+    analysis = analyse(model)
+    costs = _costs(analysis, input_shape)
+    rows = [(cost.name, cost.parameters, cost.flops) for cost in costs]
+    rows.append(
+        ("all", sum(c.parameters for c in costs), sum(c.flops for c in costs))
+    )
+    header = flops_header(analysis, input_shape)
+    return table(("layer", "parameters", header), rows)
+
+
+def flops_header(analysis: Analysis, input_shape: Any) -> str:
+    """Returns the header of a column of FLOPs."""
+    single = analysis.has_open_lengths and input_shape is None
+    return "FLOPs per position" if single else "FLOPs"
+
+
+def whole(count: float) -> float:
+    """Returns a count as an integer, if it is one."""
+    return int(count) if float(count).is_integer() else count
+
+
+def _costs(analysis: Analysis, input_shape: Any) -> list[LayerCost]:
+    work = _work_of(analysis, input_shape)
+    costs = []
+    counted: set[int] = set()
     for step in analysis.graph.steps:
-        layer = step.operation
+        operation = step.operation
         # A nested model has none of its own: its layers are steps as well.
-        layered = isinstance(layer, keras.Layer) and step.node is not None
-        weights = layer.count_params() if layered else 0
-        if id(layer) in seen:
-            weights = 0
-        seen.add(id(layer))
-        found = 2 * sum(work.pop(step.path, ()))
+        weights: list[Any] = []
+        if step.node is not None and isinstance(operation, keras.Layer):
+            weights = operation.weights
+        elif isinstance(operation, Parameter):
+            weights = [operation.variable]
+        new = {id(each): each for each in weights if id(each) not in counted}
+        counted.update(new)
+        found = whole(2 * sum(work.pop(step.path, ())))
         if math.isnan(found):
             raise ValueError(
                 f"Cannot count the FLOPs of layer '{step.path}', which works "
                 "on an unknown shape. Received: input shapes "
                 f"{[analysis.graph.tensors[k].shape for k in step.read]}"
             )
-        if weights or found:
-            costs.append(LayerCost(step.path, weights, int(found)))
+        size = sum(math.prod(each.shape) for each in new.values())
+        if size or found:
+            costs.append(LayerCost(step.path, size, found))
     return costs
 
 
-def cost_table(model: keras.Model) -> str:
-    """Formats the costs of a model as a table, layer by layer.
-
-    Args:
-        model: A built Sequential or Functional model, or a nesting of those.
-
-    Returns:
-        The table.
-    """
-    costs = layer_costs(model)
-    rows = [(cost.name, cost.parameters, cost.flops) for cost in costs]
-    rows.append(
-        ("all", sum(c.parameters for c in costs), sum(c.flops for c in costs))
-    )
-    return table(("layer", "parameters", "FLOPs"), rows)
-
-
-def _work_of(analysis: Analysis) -> dict[str, list[float]]:
+def _work_of(analysis: Analysis, input_shape: Any) -> dict[str, list[float]]:
     """Multiplications of each step of the graph, by path.
 
     Layers inside others count for the step that they are part of.
     """
     found: dict[str, list[float]] = {}
-    for each in analysis.trace.work:
+    for each in analysis.work(input_shape):
         sizes = math.prod(labels.size for labels in each.axes)
         found.setdefault(each.path, []).append(each.factor * sizes)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import keras
 
@@ -24,8 +25,9 @@ class Size:
             pass on their way to their consumers: 3,904 in a ResNet-18 (Demon
             pruning, section 2.1).
         weights: Parameters, trained or not.
-        flops: Floating-point operations of one sample's forward pass; `nan`
-            where a layer works on an unknown shape.
+        flops: Floating-point operations of one sample's forward pass; for
+            each position of the input where its lengths are neither known nor
+            given (see `ka.flops`); `nan` where they cannot be counted.
     """
 
     neurons: int
@@ -40,11 +42,12 @@ class Size:
         }
 
 
-def size_of(model: keras.Model) -> Size:
+def size_of(model: keras.Model, input_shape: Any = None) -> Size:
     """Measures a model.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.
+        input_shape: See `ka.flops`.
 
     Returns:
         Its size.
@@ -66,10 +69,14 @@ def size_of(model: keras.Model) -> Size:
     >>> ka.accounting.size_of(model).sparsity(whole)["neurons"]
     0.75
     """
-    return size_after(analyse(model))
+    return size_after(analyse(model), input_shape=input_shape)
 
 
-def size_after(analysis: Analysis, removal: Removal | None = None) -> Size:
+def size_after(
+    analysis: Analysis,
+    removal: Removal | None = None,
+    input_shape: Any = None,
+) -> Size:
     """Returns the size that a model has, or would have after a removal."""
     removal = removal or Removal({})
     neurons = 0
@@ -78,7 +85,7 @@ def size_after(analysis: Analysis, removal: Removal | None = None) -> Size:
             removed = removal[group.name].size if group.name in removal else 0
             passed = sum(len(g.places) for g in gates_of(analysis, number))
             neurons += passed * (group.size - removed)
-    work = work_after(analysis, removal)
+    work = work_after(analysis, removal, input_shape)
     return Size(
         neurons,
         parameters_after(analysis, removal),

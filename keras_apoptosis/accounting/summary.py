@@ -7,21 +7,25 @@ from typing import Any
 
 import keras
 
+from keras_apoptosis.accounting.flops import flops_header, whole
 from keras_apoptosis.graph import analyse
 from keras_apoptosis.surgery import Removal
 from keras_apoptosis.surgery.plan import parameters_after, work_after
 from keras_apoptosis.utils.tables import table
 
 
-def report(model: keras.Model) -> str:
+def report(model: keras.Model, input_shape: Any = None) -> str:
     """Summarizes the unit groups of a model, and what can be pruned.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.
+        input_shape: Shapes of the inputs, where the model leaves lengths
+            open; see `ka.flops`.
 
     Returns:
         A table with one row for each unit group: its size, the parameters
-        and the forward FLOPs that removing one of its units saves, and, if
+        and the forward FLOPs that removing one of its units saves (of one
+        sample, or of one position of the input, as the header says), and, if
         it is not prunable, why. For a model without unit groups a sentence
         that says so.
 
@@ -48,7 +52,7 @@ def report(model: keras.Model) -> str:
             "type has units."
         )
     parameters = parameters_after(analysis)
-    work = work_after(analysis)
+    work = work_after(analysis, input_shape=input_shape)
     rows = []
     for group in analysis.groups:
         weights: Any = ""
@@ -56,14 +60,14 @@ def report(model: keras.Model) -> str:
         if group.removable and group.size > 1:
             removal = Removal({group.name: [group.size - 1]})
             weights = parameters - parameters_after(analysis, removal)
-            saved = 2 * (work - work_after(analysis, removal))
-            flops = "unknown" if math.isnan(saved) else int(saved)
+            saved = 2 * (work - work_after(analysis, removal, input_shape))
+            flops = "unknown" if math.isnan(saved) else whole(saved)
         rows.append((group.name, group.size, weights, flops, group.reason))
     header = (
         "group",
         "units",
         "parameters a unit",
-        "FLOPs a unit",
+        flops_header(analysis, input_shape).replace("FLOPs", "FLOPs a unit"),
         "not prunable because",
     )
     return table(header, rows)

@@ -36,8 +36,10 @@ from keras_apoptosis.backend.layers import (
 )
 from keras_apoptosis.backend.models import (
     as_function,
+    call_on_shapes,
     compile_arguments,
     direct_operations,
+    flat_inputs,
     is_nested,
     layers_inside,
     models_of,
@@ -86,6 +88,7 @@ __all__ = [
     "as_function",
     "build_shapes",
     "built_with",
+    "call_on_shapes",
     "changed",
     "changed_config",
     "clear_slots",
@@ -99,6 +102,7 @@ __all__ = [
     "distribution_of",
     "drop_unsaved_variables",
     "effective_value",
+    "flat_inputs",
     "forget_compiled",
     "function_attributes",
     "held_parts",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -169,6 +169,31 @@ def output_shapes(node: Any) -> list[tuple]:
     with keras.StatelessScope():
         outputs = compute_output_spec(node.operation.call, *args, **kwargs)
     return [tuple(each.shape) for each in keras.tree.flatten(outputs)]
+
+
+def call_on_shapes(
+    operation: keras.Operation, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[keras.KerasTensor]:
+    """Returns what an operation makes of symbolic tensors, leaving no record.
+
+    Args:
+        operation: A built layer, or a function.
+        args: Positional arguments, with symbolic tensors of known sizes.
+        kwargs: Keyword arguments.
+
+    Raises:
+        Exception: Whatever the operation raises if it cannot take them.
+    """
+    with keras.StatelessScope():
+        outputs = keras.tree.flatten(
+            operation.compute_output_spec(*args, **kwargs)
+        )
+        if any(None in each.shape for each in outputs):
+            # Some layers say less of their outputs than they could.
+            outputs = keras.tree.flatten(
+                compute_output_spec(operation.call, *args, **kwargs)
+            )
+    return outputs
 
 
 def parameters_of(model: keras.Model) -> int:

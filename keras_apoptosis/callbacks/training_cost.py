@@ -17,6 +17,9 @@ class TrainingCost(keras.callbacks.Callback):
 
     Args:
         batch_size: Integer > 0. Number of samples in a step.
+        input_shape: Shapes of the inputs; see `ka.flops`. Where the model
+            leaves lengths open and none are given, the FLOPs are those for
+            one position of each sample.
 
     Attributes:
         whole: The `Size` of the model at the beginning of the training.
@@ -43,10 +46,11 @@ class TrainingCost(keras.callbacks.Callback):
     18432.0
     """
 
-    def __init__(self, batch_size: int):
+    def __init__(self, batch_size: int, input_shape: Any = None):
         super().__init__()
         check_count("batch_size", batch_size)
         self.batch_size = batch_size
+        self.input_shape = input_shape
         self.whole: Size | None = None
         self.flops = 0.0
         self.whole_flops = 0.0
@@ -56,7 +60,7 @@ class TrainingCost(keras.callbacks.Callback):
         self._start = 0.0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._now = size_of(self.model)
+        self._now = size_of(self.model, self.input_shape)
         self.whole = self.whole or self._now
         self._start = time.perf_counter() - self.seconds
 
@@ -66,7 +70,7 @@ class TrainingCost(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         # Units may have been removed since the step before.
         if parameters(self.model) != self._now.weights:
-            self._now = size_of(self.model)
+            self._now = size_of(self.model, self.input_shape)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # With several steps per execution only the last one is announced.
@@ -79,7 +83,7 @@ class TrainingCost(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.seconds = time.perf_counter() - self._start
         if logs is not None and self.whole is not None:
-            share = size_of(self.model).sparsity(self.whole)
+            share = size_of(self.model, self.input_shape).sparsity(self.whole)
             logs["training_flops"] = self.flops / max(1.0, self.whole_flops)
             logs["neuron_sparsity"] = share["neurons"]
             logs["weight_sparsity"] = share["weights"]

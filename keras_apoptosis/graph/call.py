@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -318,8 +317,11 @@ class Call:
             scale = Scale(variable, labels, power)
             self.trace.scales[id(variable)] = scale
 
-    def works(self, *sizes: int | np.ndarray | None, of: Any = None) -> None:
-        """Records multiplications: the product of some sizes.
+    def works(self, *sizes: float | np.ndarray | None, of: Any = None) -> None:
+        """Records multiplications of a sample: the product of some sizes.
+
+        What a sample has of the output's first axis counts as well: a window
+        of an image, say, may stand where samples do.
 
         Args:
             *sizes: Numbers; labels along an axis whose size follows units; or
@@ -329,11 +331,10 @@ class Call:
         if of is not None:
             owned = self.trace.axes.get(id(of), {})
             sizes += tuple(owned.get(a, s) for a, s in enumerate(of.shape))
-        sizes += self.times
-        fixed = [s for s in sizes if not isinstance(s, np.ndarray)]
-        factor = math.prod(math.nan if s is None else s for s in fixed)
+        sizes += (*self.times, self._samples)
+        fixed = tuple(s for s in sizes if not isinstance(s, np.ndarray))
         follow = tuple(s for s in sizes if isinstance(s, np.ndarray))
-        self.trace.work.append(Work(self.top, factor, follow))
+        self.trace.work.append(Work(self.top, fixed, follow))
 
     def places(self, shape: tuple, without: int, axes: Axes = NONE) -> list:
         """Returns the sizes of all axes but the batch and one, for `works`."""
@@ -391,6 +392,15 @@ class Call:
             Source(path, tensor, units, transfer, tuple(inputs), compute)
         )
         return units
+
+    @property
+    def _samples(self) -> float:
+        """Returns how many entries of the first axis belong to a sample."""
+        batch = self.trace.graph.batch
+        shape = self.output_shapes[0] if self.output_shapes else ()
+        if batch is None or not shape or shape[0] is None:
+            return 1
+        return shape[0] / batch
 
     def _weights(self, weights: Mapping[str, int]) -> Iterator[tuple[Any, int]]:
         for name, axis in weights.items():

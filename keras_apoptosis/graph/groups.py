@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,10 +15,11 @@ from scipy.cluster.hierarchy import DisjointSet
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from keras_apoptosis.graph.lengths import input_tensors, work_of
 from keras_apoptosis.graph.reading import Graph, read
 from keras_apoptosis.graph.rule_table import BORDER, rule_of
 from keras_apoptosis.graph.sizes import settle
-from keras_apoptosis.graph.trace import Consumer, Trace
+from keras_apoptosis.graph.trace import Consumer, Trace, Work
 from keras_apoptosis.graph.tracing import trace
 from keras_apoptosis.graph.units import FIXED
 
@@ -121,6 +123,35 @@ class Analysis:
     @property
     def graph(self) -> Graph:
         return self.trace.graph
+
+    def work(self, input_shape: Any = None) -> tuple[Work, ...]:
+        """Returns the multiplications of one sample's forward pass.
+
+        Args:
+            input_shape: Shapes of the inputs without the batch, where the
+                model leaves lengths open; see `ka.flops`.
+
+        Returns:
+            The multiplications, call by call; see `work_of`.
+        """
+        key = repr(input_shape)
+        if key not in self._works:
+            self._works[key] = work_of(self.trace, input_shape)
+        return self._works[key]
+
+    @functools.cached_property
+    def _works(self) -> dict[str, tuple[Work, ...]]:
+        return {}
+
+    @property
+    def inputs(self) -> list[keras.KerasTensor]:
+        """The inputs of the model, with their shapes as declared."""
+        return input_tensors(self.graph)
+
+    @property
+    def has_open_lengths(self) -> bool:
+        """Returns whether the model's inputs leave lengths open."""
+        return any(None in each.shape[1:] for each in self.inputs)
 
     def positions(self, labels: np.ndarray, group: int) -> np.ndarray:
         """Returns the positions of a group's units along an axis.

@@ -230,6 +230,8 @@ class Graph:
             twice has two keys for each of its tensors.
         whole: Whether it is all of the model: of a subclassed model only the
             parts that are Sequential or Functional are known.
+        batch: How many samples there are, where shapes were computed for a
+            batch of a certain size.
     """
 
     model: keras.Model
@@ -238,6 +240,7 @@ class Graph:
     steps: tuple[Step, ...]
     tensors: tuple[keras.KerasTensor, ...]
     whole: bool = True
+    batch: int | None = None
 
     @property
     def layers(self) -> list[keras.Layer]:

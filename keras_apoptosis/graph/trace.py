@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -95,11 +96,22 @@ class Scale:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Work:
-    """Multiplications in a step: `factor` times the size of each axis."""
+    """Multiplications in a step: a product of sizes.
+
+    Args:
+        path: Path of the step.
+        sizes: Those that are fixed, `None` where one is not known.
+        axes: Labels along those that follow units.
+    """
 
     path: str
-    factor: float
+    sizes: tuple[float | None, ...]
     axes: tuple[np.ndarray, ...]
+
+    @property
+    def factor(self) -> float:
+        """The product of the fixed sizes; `nan` where one is not known."""
+        return math.prod(math.nan if n is None else n for n in self.sizes)
 
 
 class Trace:

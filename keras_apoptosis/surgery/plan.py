@@ -131,15 +131,21 @@ def _check_finite(changes: Iterable[Change]) -> None:
             )
 
 
-def work_after(analysis: Analysis, removal: Removal | None = None) -> float:
+def work_after(
+    analysis: Analysis,
+    removal: Removal | None = None,
+    input_shape: Any = None,
+) -> float:
     """Counts the multiplications of a forward pass, or those after a removal.
 
-    They are `nan` where a layer works on an unknown shape.
+    Where the model's inputs leave lengths open and `input_shape` gives none,
+    it counts those for each position of the input. They are `nan` where they
+    cannot be counted.
     """
     stays = _staying(analysis, removal or Removal({}))
     return sum(
         each.factor * math.prod(stays(labels).size for labels in each.axes)
-        for each in analysis.trace.work
+        for each in analysis.work(input_shape)
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -54,7 +57,10 @@ class Flops(Target):
     They are counted as `ka.flops` does.
 
     Args:
-        at_most: See `Parameters`.
+        at_most: See `Parameters`. An absolute number needs `input_shape`
+            where the model's inputs leave lengths open; a share does not, and
+            is one of the operations for each position of the input.
+        input_shape: Shapes of the inputs; see `ka.flops`.
 
     Example:
 
@@ -65,8 +71,32 @@ class Flops(Target):
     96.0
     """
 
+    input_shape: Any = dataclasses.field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "input_shape", _tuples(self.input_shape))
+
     def cost(self, analysis: Analysis) -> Cost:
-        return flop_cost(analysis)
+        if analysis.has_open_lengths and self.input_shape is None:
+            limit = self.limit(math.nan)
+            if not math.isnan(limit):  # The same whatever the model costs.
+                raise ValueError(
+                    "Expected `input_shape`, for the model's inputs leave "
+                    "lengths open and `at_most` is an absolute number. "
+                    f"Received: at_most={self.at_most}, inputs "
+                    f"{[tuple(each.shape) for each in analysis.inputs]}"
+                )
+        return flop_cost(analysis, self.input_shape)
+
+
+def _tuples(shapes: Any) -> Any:
+    """Returns shapes as tuples: JSON makes lists of them."""
+    if isinstance(shapes, Mapping):
+        return {name: _tuples(shape) for name, shape in shapes.items()}
+    if isinstance(shapes, (list, tuple)):
+        return tuple(_tuples(each) for each in shapes)
+    return shapes
 
 
 @keras.saving.register_keras_serializable(package="keras_apoptosis")

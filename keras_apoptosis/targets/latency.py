@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from keras_apoptosis import backend
 from keras_apoptosis.accounting.costs import Cost, flop_cost
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.targets.target import Target
@@ -59,7 +60,10 @@ class Latency(Target):
         check_count("batch_size", self.batch_size)
 
     def cost(self, analysis: Analysis) -> Cost:
-        return flop_cost(analysis)
+        if self.inputs is None or not analysis.has_open_lengths:
+            return flop_cost(analysis)
+        inputs = backend.flat_inputs(analysis.graph.model, self.inputs)
+        return flop_cost(analysis, [tuple(each.shape)[1:] for each in inputs])
 
     def measure(self, model: keras.Model) -> float:
         """Returns the seconds that one prediction takes.

@@ -17,15 +17,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
     Args:
         header: Names of the columns. Columns of numbers are aligned right.
-        rows: Cells, turned to text by `str`; integers get thousands commas.
+        rows: Cells, turned to text by `str`; numbers get thousands commas,
+            those that are not whole three digits at least.
 
     Returns:
         The table, without a newline at its end.
     """
-    cells = [
-        [f"{c:,}" if isinstance(c, (int, np.integer)) else str(c) for c in row]
-        for row in rows
-    ]
+    cells = [[_text(cell) for cell in row] for row in rows]
     grid = Table(box=SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(header):
         column = [row[place] for row in cells]
@@ -38,3 +36,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(
         line.rstrip() for line in text.getvalue().splitlines() if line.strip()
     )
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, float):
+        return f"{cell:,.3g}" if abs(cell) < 100 else f"{cell:,.1f}"
+    return f"{cell:,}" if isinstance(cell, (int, np.integer)) else str(cell)

@@ -74,17 +74,3 @@ def test_masks_and_statistics_take_memory_and_are_no_parameters():
     widths = widths_of(analysis)
     assert parameter_cost(analysis)(widths) == 4 * 2 + 2
     assert byte_cost(analysis)(widths) == 4 * (4 * 2 + 2) + 4 * 2
-
-
-def test_flops_of_an_unknown_length_are_an_error_that_names_the_layer():
-    model = keras.Sequential(
-        [
-            keras.Input((None, 3)),
-            keras.layers.Conv1D(4, 3, name="wide"),
-            keras.layers.GlobalMaxPooling1D(),
-            keras.layers.Dense(2),
-        ]
-    )
-    with pytest.raises(ValueError, match=r"the FLOPs of 'wide'"):
-        flop_cost(analyse(model))
-    assert parameter_cost(analyse(model))(np.array([4, 2])) == 50

@@ -40,14 +40,6 @@ def test_flops_of_vgg16():
     assert (ka.flops(model) / 2 + dense) / 1e9 == pytest.approx(15.5, abs=0.05)
 
 
-def test_flops_need_sizes():
-    model = keras.Sequential(
-        [keras.Input((None, None, 3)), layers.Conv2D(4, 3, name="one")]
-    )
-    with pytest.raises(ValueError, match="layer 'one', which works on"):
-        ka.flops(model)
-
-
 def test_table():
     text = table(("group", "units"), [("one", 1234), ("two", "x")])
     lines = [line.split() for line in text.splitlines()]

@@ -145,21 +145,51 @@ def test_it_serializes():
     assert tuple(again.target) == TARGETS["both"]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_flops_of_unknown_lengths_are_an_error_before_the_first_step(method):
+def sequences():
+    """Takes sequences of any length."""
     model = keras.Sequential(
         [
-            keras.Input((None, 3)),
-            keras.layers.Conv1D(4, 3, activation="relu", name="wide"),
+            keras.Input((None,)),
+            keras.layers.Reshape((-1, 1)),
+            keras.layers.Conv1D(48, 3, activation="relu", name="one"),
+            keras.layers.Conv1D(32, 3, activation="relu", name="two"),
             keras.layers.GlobalMaxPooling1D(),
-            keras.layers.Dense(2),
+            keras.layers.Dense(3),
         ]
     )
-    model.compile("sgd", "mse")
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+@pytest.mark.parametrize("shape", [None, (10,)])
+@pytest.mark.parametrize("method", METHODS)
+def test_flops_of_any_length(method, shape):
+    target = ka.targets.Flops(at_most=0.5, input_shape=shape)
+    keras.utils.set_random_seed(0)
+    model = sequences()
+    whole = target.measure(model)
+    model.fit(
+        X,
+        Y,
+        batch_size=32,
+        epochs=8,
+        verbose=0,
+        callbacks=[METHODS[method](target)],
+    )
+    assert 0.46 < target.measure(model) / whole <= 0.5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_number_of_flops_at_no_length_is_an_error_before_the_first_step(
+    method,
+):
+    model = sequences()
     before = model.get_weights()
-    x, y = np.zeros((8, 6, 3), "float32"), np.zeros((8, 2), "float32")
-    callback = METHODS[method](TARGETS["flops"])
-    with pytest.raises(ValueError, match=r"the FLOPs of 'wide'"):
-        model.fit(x, y, verbose=0, callbacks=[callback])
+    callback = METHODS[method](ka.targets.Flops(at_most=5000))
+    with pytest.raises(ValueError, match=r"Expected `input_shape`.*Received"):
+        model.fit(X, Y, verbose=0, callbacks=[callback])
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)

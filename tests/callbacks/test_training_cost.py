@@ -49,3 +49,17 @@ def test_several_steps_an_execution():
     cost = ka.callbacks.TrainingCost(batch_size=8)
     model.fit(x, x[:, :2], batch_size=8, epochs=2, verbose=0, callbacks=[cost])
     assert cost.flops == 3 * 2 * 64 * 16
+
+
+@pytest.mark.parametrize(
+    ("shape", "forward"),
+    # Four gates of 4 units from 3 inputs and themselves.
+    [((5, 3), 2 * 5 * 4 * 4 * 7), (None, 2 * 4 * 4 * 7)],
+)
+def test_flops_of_any_length(shape, forward):
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(4)])
+    model.compile("sgd", "mse")
+    cost = ka.callbacks.TrainingCost(8, input_shape=shape)
+    x = np.zeros((16, 5, 3), "float32")
+    model.fit(x, x[:, 0, :1], batch_size=8, verbose=0, callbacks=[cost])
+    assert cost.flops == 3 * 16 * forward

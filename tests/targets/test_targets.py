@@ -12,7 +12,7 @@ from keras_apoptosis.targets import as_targets
 
 TARGETS = [
     ka.targets.Parameters(0.5),
-    ka.targets.Flops(1e6),
+    ka.targets.Flops(1e6, input_shape=[(128,), (32, 32, 3)]),
     ka.targets.Units(20),
     ka.targets.Bytes(0.25, of="training"),
     ka.targets.Latency("5 ms", batch_size=8),

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_apoptosis.graph.call import NONE, Call
-from keras_apoptosis.graph.rules.merging import contracted, merged
+from keras_apoptosis.graph.rules.merging import contracted, count, merged
 from keras_apoptosis.graph.rules.rule import Rule, each_by_itself, operands
 from keras_apoptosis.graph.units import Axes, Function, Sum, Transfer, Unknown
 
@@ -57,18 +57,31 @@ class Einsum(Rule):
 
     def trace(self, call: Call) -> Sequence[Axes]:
         equation = call.layer.subscripts.replace(" ", "")
-        into, _, out = equation.partition("->")
-        letters = into.split(",")
-        if (
-            "." in equation
-            or "->" not in equation
-            or len(letters) != len(call.inputs)
-            or any(len(set(each)) < len(each) for each in letters)
+        into, arrow, out = equation.partition("->")
+        shapes = [shape for shape, _ in _operands(call)]
+        if not arrow:
+            call.works(None)
+            call.hold(f"has the equation '{equation}', which is not supported")
+            return [NONE]
+        letters = [
+            _lettered(each, len(shape))
+            for each, shape in zip(into.split(","), shapes, strict=True)
+        ]
+        out = _lettered(out, len(call.output_shapes[0]))
+        if len(letters) != len(call.inputs) or any(
+            len(set(each)) < len(each) for each in letters
         ):
+            count(call, [(each, NONE) for each in letters], out, shapes)
             call.hold(f"has the equation '{equation}', which is not supported")
             return [NONE]
         operands = list(zip(letters, call.inputs, strict=True))
         return [contracted(call, operands, out)]
+
+
+def _lettered(axes: str, rank: int) -> str:
+    """Returns a digit for each axis that an ellipsis stands for."""
+    hidden = rank - len(axes.replace("...", ""))
+    return axes.replace("...", "".join(map(str, range(hidden)))[::-1])
 
 
 class Matmul(Rule):
@@ -76,6 +89,8 @@ class Matmul(Rule):
 
     def trace(self, call: Call) -> Sequence[Axes]:
         if len(call.inputs) != 2 or any(len(s) < 2 for s in call.input_shapes):
+            made, read = call.output_shapes[0], next(_operands(call))[0][-1]
+            call.works(*made[1:], read)
             call.hold("multiplies the units by a constant or a vector")
             return [NONE]
         first, second = (len(shape) for shape in call.input_shapes)
@@ -101,6 +116,15 @@ class ScaledAttention(Rule):
         for axes in (query, key, value):
             across = [units for axis, units in axes.items() if axis < 2]
             call.hold("attends over them", across)
+        shapes = call.input_shapes
+        sizes = [
+            query[axis].labels if axis in query else shapes[0][axis]
+            for axis in (2, 3)
+        ]
+        width = value[3].labels if 3 in value else shapes[2][3]
+        lengths = shapes[0][1], shapes[1][1]
+        call.works(*lengths, *sizes)
+        call.works(*lengths, sizes[0], width)
         made = {}
         heads = [axes[2] for axes in (query, key, value) if 2 in axes]
         masks = call.mask_shapes("mask")

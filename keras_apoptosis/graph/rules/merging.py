@@ -202,7 +202,10 @@ class Reduction(Rule):
 
 
 def contracted(
-    call: Call, operands: Sequence[tuple[str, Axes]], out: str
+    call: Call,
+    operands: Sequence[tuple[str, Axes]],
+    out: str,
+    shapes: Sequence[tuple] | None = None,
 ) -> Axes:
     """Returns the units of a sum of products of tensors, as of an einsum.
 
@@ -212,7 +215,9 @@ def contracted(
         call: The call.
         operands: The letters of each tensor's axes, and its units.
         out: The letters of the result's axes.
+        shapes: The shape of each tensor; by default those of the inputs.
     """
+    count(call, operands, out, shapes or call.input_shapes)
     made = {}
     for letter in sorted(set("".join(letters for letters, _ in operands))):
         having = [
@@ -238,6 +243,22 @@ def contracted(
         else:
             _summed(call, operands, letter, out)
     return made
+
+
+def count(
+    call: Call,
+    operands: Sequence[tuple[str, Axes]],
+    out: str,
+    shapes: Sequence[tuple],
+) -> None:
+    """Records one multiplication for each combination of places."""
+    sizes: dict[str, int | np.ndarray | None] = {}
+    for (letters, axes), shape in zip(operands, shapes, strict=True):
+        for axis, (letter, size) in enumerate(zip(letters, shape, strict=True)):
+            if size != 1:  # Else it is repeated along what others have there.
+                sizes[letter] = axes[axis].labels if axis in axes else size
+    sizes.pop(out[:1], None)  # The samples, which `works` counts.
+    call.works(*sizes.values())
 
 
 def _summed(
@@ -311,6 +332,15 @@ class DotProductAttention(Rule):
         if any(1 in axes for axes in (query, value, key)):
             call.hold("has units along the time axis")
             return [NONE] * len(call.output_shapes)
-        contracted(call, [("bqd", query), ("bkd", key)], "bqk")
-        made = contracted(call, [("bqk", NONE), ("bkd", value)], "bqd")
+        one, two, *more = call.input_shapes
+        scores = (*one[:2], two[1])
+        contracted(
+            call,
+            [("bqd", query), ("bkd", key)],
+            "bqk",
+            [one, (more or [two])[0]],
+        )
+        made = contracted(
+            call, [("bqk", NONE), ("bkd", value)], "bqd", [scores, two]
+        )
         return [made, *[NONE] * (len(call.output_shapes) - 1)]
