@@ -6,6 +6,7 @@ In each of them every group but that of the outputs must be removable.
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 EVERY_LAYER = {}
@@ -750,8 +751,9 @@ def einsum_and_matmul():
     inputs = keras.Input((4, 5))
     query, key = dense(6, "query")(inputs), dense(6, "key")(inputs)
     value = dense(7, "value")(inputs)
-    scores = ops.softmax(ops.einsum("bqd,bkd->bqk", query, key), axis=-1)
-    x = ops.matmul(scores, value)
+    scores = ops.einsum("...qd,...kd->...qk", query, key)
+    scores = ops.softmax(scores, axis=-1)
+    x = ops.matmul(scores, value) + ops.einsum("bqk,bkd->bqd", scores, value)
     return keras.Model(inputs, dense(2)(x))
 
 
@@ -770,6 +772,18 @@ def nested_several_times():
     x = layers.Add()([x, block(x)])
     x = layers.Add()([x, around(x)])
     return keras.Model(inputs, dense(2)(x))
+
+
+@model_of
+def fixed_places():
+    inputs = keras.Input((4, 5))
+    x = dense(8, "one")(inputs)
+    a, b = ops.split(dense(9, "two")(x), [4], axis=-1)
+    x = x[..., :4] * ops.sigmoid(x[..., 4:])
+    x = ops.roll(layers.Dense(6, name="three")(x), 2, axis=-1)
+    x = ops.where(np.arange(6) % 3 == 0, x, ops.relu(x) * np.arange(6))
+    y = ops.concatenate([x, a, ops.take(b, [3, 0, 4, 1, 2], axis=-1)], -1)
+    return keras.Model(inputs, dense(2)(layers.Flatten()(y)))
 
 
 @model_of

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_apoptosis.backend.arguments import ARGUMENTS
 from keras_apoptosis.graph.reading import Step
 from keras_apoptosis.graph.trace import (
     Block,
@@ -310,6 +311,30 @@ class Call:
         target = self.owner if inner else self.layer
         size = Size(labels, value)
         self.trace.follow(target, (*self.config, *path), size)
+
+    def constant(self, place: int) -> Any:
+        """Returns a positional argument of the call that is no tensor."""
+        args, _ = self.recorded.arguments
+        value = args[place] if place < len(args) else None
+        return None if isinstance(value, keras.KerasTensor) else value
+
+    def place(
+        self,
+        path: tuple,
+        labels: np.ndarray,
+        value: Callable[[np.ndarray], Any],
+    ) -> None:
+        """Records that an argument of the call follows `labels`.
+
+        Args:
+            path: Where it stands in the arguments by position and those by
+                name, a pair; `Along(axis)` at its end means positions along
+                an axis of an array.
+            labels: Labels along an axis.
+            value: Makes the argument from the positions that stay.
+        """
+        size = Size(labels, value)
+        self.trace.follow(self.layer, (ARGUMENTS, *path), size)
 
     def rescale(self, variable: Any, labels: np.ndarray, power: float) -> None:
         """Records that a weight is multiplied by `(kept / all) ** power`."""

@@ -21,6 +21,11 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis import backend
+from keras_apoptosis.backend.arguments import (
+    ARGUMENTS,
+    is_array,
+    with_changes,
+)
 from keras_apoptosis.graph.expansion import Expansion, NotFollowed, follow
 from keras_apoptosis.graph.trace import Size, Trace
 
@@ -233,13 +238,13 @@ class Composite:
         ):
             if type(one.operation) is not type(other.operation):
                 return "would make other calls with fewer of them"
-            sizes = self.trace.sizes.get(id(one.operation), {})
-            changes = {
-                place: size.value(
-                    np.flatnonzero(~self._first(group, size.labels))
-                )
-                for place, size in sizes.items()
-                if self._first(group, size.labels).any()
+            changes = self._changes(one.operation, group)
+            if changes is None:
+                return f"reads fixed places of them at '{path}'"
+            told = {
+                place[1:]: changes.pop(place)
+                for place in [*changes]
+                if place[0] == ARGUMENTS
             }
             after = _settings(other, {})
             for first, *_ in list(changes):
@@ -252,9 +257,46 @@ class Composite:
             before = _settings(one, changes)
             if before != after:
                 return f"would do something else at '{path}' with fewer of them"
-            if not _same_constants(one, other):
+            if not _same_constants(one, other, told):
                 return f"computes with a number at '{path}' that follows them"
         return ""
+
+    def told(self, group: int) -> str:
+        """Returns the path of a function that is told of the units, or `""`.
+
+        What it is told stands in the layer's code, or in its settings.
+        """
+        pairs = zip(self.expansion.records, self.expansion.paths, strict=True)
+        for record, path in pairs:
+            operation = record.operation
+            if not isinstance(operation, keras.Layer):
+                for size in self.trace.sizes.get(id(operation), {}).values():
+                    if (self.group_of[size.labels] == group).any():
+                        return path
+        return ""
+
+    def _changes(
+        self, operation: keras.Operation, group: int
+    ) -> dict[tuple, Any] | None:
+        """Returns what an operation is to be told without one of the units.
+
+        Returns:
+            The new settings, by path, or `None` if they depend on which unit
+            it is: a layer's config can only say how many there are.
+        """
+        found = {}
+        for place, size in self.trace.sizes.get(id(operation), {}).items():
+            mine = self.group_of[size.labels] == group
+            index = self.index_of[size.labels]
+            each = [
+                size.value(np.flatnonzero(~(mine & (index == unit))))
+                for unit in np.unique(index[mine])[: 1 if size.counts else None]
+            ]
+            if each:
+                found[place] = each[0]
+            if any(not _same(each[0], other) for other in each[1:]):
+                return None
+        return found
 
 
 def settle(
@@ -315,7 +357,13 @@ def settle(
                 found = cache[number]
             if isinstance(found, str):
                 if layer is trace.graph.model:
-                    continue  # It shrinks; that no file holds it will be said.
+                    place = composite.told(group)
+                    if not place:  # That no file holds it will be said.
+                        continue
+                    found = (
+                        f"tells '{place}' sizes or places of them, and has no "
+                        "setting that says how many there are"
+                    )
                 held.setdefault(group, {}).setdefault(found, []).append(who)
                 continue
             for setting in found:
@@ -434,10 +482,21 @@ def _plain(value: Any) -> Any:
     return repr(value)
 
 
-def _same_constants(one: Any, other: Any) -> bool:
-    """Returns whether two calls were given the same numbers."""
+def _same(one: Any, other: Any) -> bool:
+    return bool(np.array_equal(one, other)) if is_array(one) else one == other
+
+
+def _same_constants(one: Any, other: Any, changes: Mapping[tuple, Any]) -> bool:
+    """Returns whether two calls were given the same numbers.
+
+    Args:
+        one: A call.
+        other: Another.
+        changes: Arguments of the first that are to be others, by path.
+    """
     flat = [
-        keras.tree.flatten((each.args, each.kwargs)) for each in (one, other)
+        keras.tree.flatten(with_changes((each.args, each.kwargs), told))
+        for each, told in ((one, changes), (other, {}))
     ]
     if len(flat[0]) != len(flat[1]):
         return False

@@ -84,6 +84,11 @@ class Size:
     labels: np.ndarray
     value: Callable[[np.ndarray], Any]
 
+    @property
+    def counts(self) -> bool:
+        """Returns whether it is how many there are, whichever they are."""
+        return self.value is len
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scale:

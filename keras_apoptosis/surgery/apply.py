@@ -12,6 +12,7 @@ import numpy as np
 from keras_apoptosis import backend
 from keras_apoptosis.backend import Holders, as_function, layers_inside
 from keras_apoptosis.graph import Analysis, Step
+from keras_apoptosis.surgery.arguments import new_arguments
 from keras_apoptosis.surgery.draft import cut
 from keras_apoptosis.surgery.followed import followed_changes, tensors_of
 from keras_apoptosis.surgery.parts import cut_parts
@@ -195,6 +196,7 @@ def _new_attributes(
     """
     found: list[tuple[Any, dict[str, Any]]] = []
     found.extend(cut_parts(analysis.graph, plan))
+    found.extend(new_arguments(analysis.graph, plan))
     seen = set()
     twins: dict[str, tuple] = {}
     for step in analysis.graph.steps:

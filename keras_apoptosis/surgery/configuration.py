@@ -16,7 +16,9 @@ from keras_apoptosis.backend import (
     models_of,
     seen_layer_by_layer,
 )
+from keras_apoptosis.backend.arguments import arguments_set
 from keras_apoptosis.graph import Graph, read
+from keras_apoptosis.surgery.arguments import new_arguments
 from keras_apoptosis.surgery.parts import cut_parts
 from keras_apoptosis.surgery.plan import Plan
 
@@ -24,7 +26,8 @@ from keras_apoptosis.surgery.plan import Plan
 def resized_copy(model: keras.Model, graph: Graph, plan: Plan) -> keras.Model:
     """Builds a new model as a plan says, with the weights of the plan."""
     with seen_layer_by_layer(models_of(model)):
-        config = model.get_config()
+        with arguments_set(new_arguments(graph, plan)):
+            config = model.get_config()
         kind = type(model)
         if "layers" not in config:
             raise ValueError(

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_apoptosis import backend
 from keras_apoptosis.backend import parameters_of
+from keras_apoptosis.backend.arguments import ARGUMENTS
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.surgery.draft import Change, Draft
 from keras_apoptosis.surgery.removal import Removal
@@ -29,6 +30,8 @@ class Plan:
             positions that stay.
         config: For each layer that shrinks, by `id`, the new config entries,
             by their path in its config.
+        arguments: For each function that is told other places, by `id`, the
+            new arguments of its call, by their path in them.
         shapes: New shape of each tensor of the graph that shrinks, by key.
         notes: What could not be done exactly, for people.
     """
@@ -36,6 +39,7 @@ class Plan:
     changes: tuple[Change, ...]
     kept: dict[int, dict[int, np.ndarray]]
     config: dict[int, dict[tuple, Any]]
+    arguments: dict[int, dict[tuple, Any]]
     shapes: dict[int, tuple]
     notes: tuple[str, ...]
 
@@ -107,13 +111,23 @@ def make_plan(
         if layer in reached
         or any(stays(s.labels).size < s.labels.size for s in sizes.values())
     }
+    arguments = {
+        key: {path[1:]: new[path] for path in [*new] if path[0] == ARGUMENTS}
+        for key, new in config.items()
+    }
+    config = {
+        key: {
+            path: value for path, value in new.items() if path[0] != ARGUMENTS
+        }
+        for key, new in config.items()
+    }
     weights, *others = drafts
     notes = [*weights.notes, *_readings(analysis, removal)]
     for each in others:
         notes.extend(_differences(weights.shifts, each.shifts))
     changes = tuple(change for draft in drafts for change in draft.finished())
     _check_finite(changes)
-    return Plan(changes, kept, config, shapes, tuple(notes))
+    return Plan(changes, kept, config, arguments, shapes, tuple(notes))
 
 
 def _check_finite(changes: Iterable[Change]) -> None:

@@ -102,6 +102,7 @@ class Snapshot:
             id(step.operation): step.operation
             for step in graph.steps
             if step.expansion is None
+            and isinstance(step.operation, keras.Layer)
         }
         operations |= {id(layer): layer for layer in graph.layers}
         self._attributes = [
@@ -109,6 +110,16 @@ class Snapshot:
             for operation in operations.values()
             for part in _parts(operation)
         ]
+        # What functions are told of the places of units.
+        self._told = [
+            (part, dict(vars(part)))
+            for step in graph.steps
+            if step.expansion is None
+            and step.node is not None
+            and not isinstance(step.operation, keras.Layer)
+            for part in (step.operation, step.node.arguments)
+        ]
+        self._attributes += self._told
 
     @property
     def nbytes(self) -> int:
@@ -200,12 +211,20 @@ class Snapshot:
 
     def _fits(self) -> bool:
         """Returns whether all that compiled steps depend on is unchanged."""
-        return all(
-            tuple(variable.shape) == value.shape
-            for variable, value in self._values
-        ) and all(
-            (mask is None) == (kernel_mask_of(layer) is None)
-            for layer, mask in self._masks
+        return (
+            all(
+                tuple(variable.shape) == value.shape
+                for variable, value in self._values
+            )
+            and all(
+                (mask is None) == (kernel_mask_of(layer) is None)
+                for layer, mask in self._masks
+            )
+            and all(
+                vars(part).get(name) is value
+                for part, attributes in self._told
+                for name, value in attributes.items()
+            )
         )
 
     def _set_values(self) -> None:
@@ -262,14 +281,12 @@ def _maskable(
     ]
 
 
-def _parts(operation: keras.Operation) -> Iterator[Any]:
-    """Returns what a removal may change: an operation, or the layers in it."""
+def _parts(operation: keras.Layer) -> Iterator[Any]:
+    """Returns what a removal may change: a model, or a layer with its own."""
     if isinstance(operation, keras.Model) and backend.is_nested(operation):
         yield operation
-    elif isinstance(operation, keras.Layer):
-        yield from layers_inside(operation)
     else:
-        yield operation
+        yield from layers_inside(operation)
 
 
 def _attributes_of(part: Any) -> dict[str, Any]:

@@ -115,8 +115,9 @@ HELD = {
     "softmax": "Activation 'activation' mixes the units",
     "layer norm": "LayerNormalization 'norm' normalizes over the units",
     "constant": "combines them with a tensor",
-    "slice": "selects units by their position",
-    "split": "splits the units at fixed positions",
+    "every other": "selects units by their position",
+    "triangle": "has no rule",
+    "flat": "selects units by their position",
     "input": "combines them with a tensor that cannot be pruned",
 }
 
@@ -135,9 +136,10 @@ def held_model(kind):
             ),
             "softmax": layers.Activation("softmax", name="activation"),
             "layer norm": layers.LayerNormalization(name="norm"),
-            "constant": lambda x: x * np.arange(4.0, dtype="float32"),
-            "slice": lambda x: x[:, :3],
-            "split": lambda x: ops.split(x, [1], axis=-1)[1],
+            "constant": lambda x: x * keras.Variable(np.ones(4)),
+            "every other": lambda x: x[:, 1:3:2],
+            "triangle": lambda x: ops.tril(x),
+            "flat": lambda x: ops.roll(x, 1),
         }
         x = middle[kind](x)
     return keras.Model(inputs, layers.Dense(2)(x))

@@ -17,11 +17,7 @@ from keras_apoptosis.graph.rules.elementwise import (
     Rescaling,
     Selection,
 )
-from keras_apoptosis.graph.rules.following import (
-    Lookup,
-    Through,
-    WeightAsTensor,
-)
+from keras_apoptosis.graph.rules.following import Through, WeightAsTensor
 from keras_apoptosis.graph.rules.functions import (
     Arithmetic,
     Einsum,
@@ -47,6 +43,12 @@ from keras_apoptosis.graph.rules.moving import (
 from keras_apoptosis.graph.rules.normalization import (
     GroupNorm,
     NormalizationOverUnits,
+)
+from keras_apoptosis.graph.rules.places import (
+    Indexing,
+    Lookup,
+    Rolling,
+    Slice,
 )
 from keras_apoptosis.graph.rules.recurrent import Bidirectional, Recurrent
 from keras_apoptosis.graph.rules.rule import (
@@ -82,6 +84,7 @@ __all__ = [
     "Embedding",
     "FeedForward",
     "GroupNorm",
+    "Indexing",
     "Lookup",
     "Masking",
     "Matmul",
@@ -97,10 +100,12 @@ __all__ = [
     "Recurrent",
     "Reduction",
     "Rescaling",
+    "Rolling",
     "Rule",
     "ScaledAttention",
     "Selection",
     "Separable",
+    "Slice",
     "SpectralNorm",
     "Splitting",
     "Stack",

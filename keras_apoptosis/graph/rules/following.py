@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import keras
 
 from keras_apoptosis.graph.call import NONE, Call
-from keras_apoptosis.graph.rules.moving import Moving
 from keras_apoptosis.graph.rules.rule import Rule
 from keras_apoptosis.graph.units import Axes, Unknown
 
@@ -43,30 +42,4 @@ class WeightAsTensor(Rule):
                 parameter.shape[axis], {"variable": own}, name=name
             )
             made[axis] = call.emit(axis, labels, Unknown())
-        return [made]
-
-
-class Lookup(Rule):
-    """`take`: of a tensor with constant indices, or of a weight's rows."""
-
-    def trace(self, call: Call) -> Sequence[Axes]:
-        if len(call.inputs) < 2:
-            return Moving().trace(call)
-        axes, indices = call.inputs
-        shape, picks = call.input_shapes
-        call.hold("looks up by them", indices.values())
-        axis = call.layer.axis
-        if axis is None:
-            call.hold("looks entries up", axes.values())
-            return [NONE]
-        axis %= len(shape)
-        made = {}
-        for place, units in axes.items():
-            if place == axis:
-                call.hold("looks entries up along them", [units])
-                continue
-            call.carry(units)
-            if place > axis:
-                place += len(picks) - 1
-            made[place] = call.emit(place, units.labels, Unknown(), [units])
         return [made]

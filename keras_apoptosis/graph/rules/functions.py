@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from keras_apoptosis.backend.arguments import Along, is_array
 from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.rules.merging import contracted, count, merged
 from keras_apoptosis.graph.rules.rule import Rule, each_by_itself, operands
@@ -28,15 +30,31 @@ class Arithmetic(Rule):
 
     def trace(self, call: Call) -> Sequence[Axes]:
         operands = list(_operands(call))
-        shapes = [shape for shape, _ in operands]
-        if len(call.inputs) == 1 and any(
-            np.prod([n or 2 for n in shape]) == 1 for shape in shapes
+        shapes = [each.shape for each in operands]
+        constants = [n for n, each in enumerate(operands) if each.axes is None]
+        if len(call.inputs) == 1 and all(
+            np.prod(shapes[n]) == 1
+            and len(shapes[n]) <= len(call.input_shapes[0])
+            for n in constants
         ):
-            first = bool(self.homogeneous and operands[0][1] is not None)
+            first = bool(self.homogeneous and 0 not in constants)
             return [each_by_itself(call, call.inputs[0], Function(first))]
         transfer: Transfer = Sum() if self.linear else Unknown()
-        inputs = [axes or NONE for _, axes in operands]
-        return [merged(call, inputs, shapes, transfer)]
+        inputs = [each.axes or NONE for each in operands]
+        # What was computed of weights changes with them.
+        computed = getattr(call.recorded.node, "computed", None)
+        arrays = [
+            n for n in constants if is_array(operands[n].value) and not computed
+        ]
+        made = merged(call, inputs, shapes, transfer, cut=arrays)
+        for n in arrays:
+            shift = len(call.output_shapes[0]) - len(shapes[n])
+            for axis, units in made.items():
+                along = axis - shift
+                if along >= 0 and shapes[n][along] > 1:
+                    path = (*operands[n].path, Along(along))
+                    call.place(path, units.labels, np.asarray)
+        return [made]
 
 
 class Unequal(Rule):
@@ -58,7 +76,7 @@ class Einsum(Rule):
     def trace(self, call: Call) -> Sequence[Axes]:
         equation = call.layer.subscripts.replace(" ", "")
         into, arrow, out = equation.partition("->")
-        shapes = [shape for shape, _ in _operands(call)]
+        shapes = [each.shape for each in _operands(call)]
         if not arrow:
             call.works(None)
             call.hold(f"has the equation '{equation}', which is not supported")
@@ -89,7 +107,7 @@ class Matmul(Rule):
 
     def trace(self, call: Call) -> Sequence[Axes]:
         if len(call.inputs) != 2 or any(len(s) < 2 for s in call.input_shapes):
-            made, read = call.output_shapes[0], next(_operands(call))[0][-1]
+            made, read = call.output_shapes[0], next(_operands(call)).shape[-1]
             call.works(*made[1:], read)
             call.hold("multiplies the units by a constant or a vector")
             return [NONE]
@@ -171,12 +189,29 @@ class Stack(Rule):
         return [merged(call, wider, shapes, Unknown())]
 
 
-def _operands(call: Call) -> Iterator[tuple[tuple, Axes | None]]:
-    """Yields shape and units of each operand, `None` for a constant."""
+class Operand(NamedTuple):
+    """An argument of a function: where it is, and what.
+
+    Args:
+        path: Where it stands in the arguments by position and by name.
+        value: The argument.
+        shape: Its shape.
+        axes: Its units; `None` for a constant.
+    """
+
+    path: tuple
+    value: Any
+    shape: tuple
+    axes: Axes | None
+
+
+def _operands(call: Call) -> Iterator[Operand]:
     args, kwargs = call.recorded.arguments
     tensors = iter(zip(call.input_shapes, call.inputs, strict=True))
-    for value in (*args, *kwargs.values()):
+    places = [((0, n), value) for n, value in enumerate(args)]
+    places += [((1, name), value) for name, value in kwargs.items()]
+    for path, value in places:
         if isinstance(value, keras.KerasTensor):
-            yield next(tensors)
+            yield Operand(path, value, *next(tensors))
         else:
-            yield tuple(np.shape(value)), None
+            yield Operand(path, value, tuple(np.shape(value)), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 
@@ -54,6 +54,7 @@ def merged(
     transfer: Transfer,
     first: int = 0,
     output: int | None = 0,
+    cut: Container[int] = (),
 ) -> Axes:
     """Returns the units of tensors that are combined entry by entry.
 
@@ -65,6 +66,7 @@ def merged(
         first: Where a tensor of a lower rank gets its further axes.
         output: Which output of the call they become; `None` for values inside
             the layer.
+        cut: Which of them are constants that are cut with the units of others.
     """
     rank = max(len(shape) for shape in shapes)
     aligned = []
@@ -82,8 +84,8 @@ def merged(
         read = [axes.get(axis) for axes, shape in aligned]
         wide = [
             units
-            for units, (_, shape) in zip(read, aligned, strict=True)
-            if shape[axis] == full
+            for number, units in enumerate(read)
+            if aligned[number][1][axis] == full and number not in cut
         ]
         narrow = [
             units
@@ -92,7 +94,7 @@ def merged(
         ]
         call.hold("broadcasts the units", narrow)
         have = [units for units in wide if units is not None]
-        if len(have) < len(wide):
+        if not have or len(have) < len(wide):
             if have:
                 call.hold(
                     "combines them with a tensor that cannot be pruned", have

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,8 +43,15 @@ class Moving(Rule):
     batch: bool = True
 
     def trace(self, call: Call) -> Sequence[Axes]:
+        made = self.along(call, call.inputs[0])
+        if self.sizes:
+            self._follow(call, made[0])
+        return made
+
+    def along(self, call: Call, axes: Axes) -> list[dict[int, Units]]:
+        """Returns where some of the input's units end up, by output."""
         made: list[dict[int, Units]] = [{} for _ in call.output_shapes]
-        for axis, units in call.inputs[0].items():
+        for axis, units in axes.items():
             places = np.arange(units.labels.size)
             try:
                 moved = _moved(call, axis, places)
@@ -64,8 +72,6 @@ class Moving(Rule):
                     call.hold(why, [landed, result[landed.axis]])
                 else:
                     result[landed.axis] = landed
-        if self.sizes:
-            self._follow(call, made[0])
         return made
 
     def _follow(self, call: Call, made: Axes) -> None:
@@ -80,8 +86,8 @@ class Moving(Rule):
 class Splitting(Rule):
     """Splits an axis into pieces.
 
-    Along the units' own axis only equal pieces are followed: they stay equal
-    if the units at the same place of each leave together.
+    Pieces of one size stay equal if the units at the same place of each leave
+    together. Where pieces begin at places that are given, those follow.
     """
 
     def trace(self, call: Call) -> Sequence[Axes]:
@@ -94,16 +100,21 @@ class Splitting(Rule):
                 for result in made:
                     result[axis] = units
                 continue
-            if not isinstance(layer.indices_or_sections, int):
-                call.hold("splits the units at fixed positions", [units])
-                continue
-            labels = np.split(units.labels, len(made))
-            sources = np.split(units.sources, len(made))
+            ends = layer.indices_or_sections
+            labels = np.split(units.labels, ends)
+            sources = np.split(units.sources, ends)
             for result, label, source in zip(
                 made, labels, sources, strict=True
             ):
-                call.tie(labels[0], label)
+                if isinstance(ends, int):
+                    call.tie(labels[0], label)
                 result[axis] = Units(axis, label, source, units.padded)
+            for place, end in enumerate(() if isinstance(ends, int) else ends):
+                call.resize(
+                    ("indices_or_sections", place),
+                    units.labels,
+                    functools.partial(_before, int(end)),
+                )
         return made
 
 
@@ -251,3 +262,8 @@ def _landed(call: Call, units: Units, index: np.ndarray) -> Units | None:
     if (sources != sources[0]).any():
         return call.emit(axis, labels[0], Unknown(), [units])
     return Units(axis, labels[0], sources[0], padded)
+
+
+def _before(place: int, kept: np.ndarray) -> int:
+    """Returns how many stay of those before a place."""
+    return int(np.searchsorted(kept, place))
