@@ -386,6 +386,22 @@ def conv_lstm_3d():
     return conv_lstm(3)
 
 
+@model_of
+def conv_lstm_channels_first():
+    # Never as many channels as columns: see `channels_first`.
+    first = {"data_format": "channels_first"}
+    x = inputs = keras.Input((3, 2, 5, 7))
+    x = layers.ConvLSTM2D(
+        8, 3, padding="same", return_sequences=True, name="first", **first
+    )(x)
+    x, state, _ = layers.ConvLSTM2D(
+        4, 2, return_state=True, name="second", **first
+    )(x)
+    x = layers.Conv2D(5, 1, name="third", **first)(x + state)
+    x = layers.Flatten(data_format="channels_first")(x)
+    return keras.Model(inputs, dense(2)(x))
+
+
 # Layers that hold others.
 
 

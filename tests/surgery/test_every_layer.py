@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import keras_apoptosis as ka
-from tests.architectures import randomize
+from tests.architectures import randomize, sample
 from tests.every_layer import EVERY_LAYER, HELD_BACK
+from tests.masking import outputs_of
 from tests.surgery.test_shrink import check_equal_to_masking, removal_of
 
 # On JAX, which compiles minutes long, combinations stand for both.
@@ -50,3 +51,15 @@ def test_prunable_layers_shrink_alike(name):
             layer.set_mask(rng.random(layer.kernel.shape) < 0.7)
     removal = removal_of(model, seed=2, replace="nothing")
     check_equal_to_masking(model, removal)
+
+
+@pytest.mark.parametrize("name", ["conv_lstm_channels_first", "fixed_places"])
+def test_saved_and_loaded(name, tmp_path):
+    model = randomize(EVERY_LAYER[name](), seed=1)
+    ka.shrink(model, removal_of(model, seed=2, replace="nothing"))
+    model.save(tmp_path / "small.keras")
+    loaded = keras.models.load_model(tmp_path / "small.keras")
+    data = sample(model)
+    np.testing.assert_allclose(
+        outputs_of(loaded, data)[0], outputs_of(model, data)[0], rtol=1e-5
+    )

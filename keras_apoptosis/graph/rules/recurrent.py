@@ -44,16 +44,15 @@ class Recurrent(Rule):
         given = call.argument("initial_state") if call.step else []
         cells, places = self._cells(layer)
         rank = len(call.input_shapes[0])
-        for axis in (1, *range(2, rank - 1)):
-            if axis in axes:
-                call.hold(
-                    "has units along the time axis or a spatial axis",
-                    [axes[axis]],
-                )
-        units = axes.get(rank - 1)
+        own = _channels(layer, rank, steps=True)
+        call.hold(
+            "has units along the time axis or a spatial axis",
+            [units for axis, units in axes.items() if axis != own],
+        )
+        units = axes.get(own)
         gates = [self._gates(cell) for cell in cells]
         known = [count for count in gates if count is not None]
-        if len(known) < len(cells) or self._channels_first(layer, rank):
+        if len(known) < len(cells):
             call.hold("has cells without a rule")
             return [NONE] * len(call.output_shapes)
         initial = iter(given)
@@ -63,17 +62,19 @@ class Recurrent(Rule):
         ):
             units = self._cell(call, cell, count, place, units, number)
             sizes = cell.state_size
+            if sizes == -1:  # So ConvLSTM says that it has two.
+                sizes = (-1, -1)
             states = len(sizes) if isinstance(sizes, (list, tuple)) else 1
             for _ in range(states):
                 self._start(call, cell, units, next(initial, None))
             ends.extend([units] * states)
         if getattr(layer, "stateful", False):
             for variable, end in zip(layer.states, ends, strict=True):
-                call.trace.own(variable, -1, end.labels)
-        shape = call.output_shapes[0]
-        made: list[Axes] = [{len(shape) - 1: ends[-1]}]
+                axis = _channels(layer, len(variable.shape))
+                call.trace.own(variable, axis, end.labels)
+        made: list[Axes] = [{ends[-1].axis: ends[-1]}]
         for end, shape in zip(ends, call.output_shapes[1:], strict=False):
-            axis = len(shape) - 1
+            axis = _channels(layer, len(shape))
             made.append(surfaced(call, {axis: end}, len(made)))
         return made
 
@@ -105,7 +106,13 @@ class Recurrent(Rule):
         )
         last = not several or number == len(call.layer.cell.cells) - 1
         output = call.emit(
-            len(shape) - 1, made, Unknown(), (), 0 if last else None
+            _channels(
+                cell, len(shape), len(shape) == len(call.input_shapes[0])
+            ),
+            made,
+            Unknown(),
+            (),
+            0 if last else None,
         )
         columns = np.tile(made, gates)
         within.own(columns, {"kernel": -1, "recurrent_kernel": -1, "bias": -1})
@@ -137,7 +144,9 @@ class Recurrent(Rule):
             shifts=not gated and not spatial,
         )
         steps = call.input_shapes[0][1]
-        area = shape[1 - len(cell.kernel.shape) : -1]
+        area = [*shape]
+        del area[output.axis]
+        area = area[len(area) + 2 - len(cell.kernel.shape) :]
         call.works(steps, *area, of=cell.kernel)
         call.works(steps, *area, of=cell.recurrent_kernel)
         return output
@@ -172,8 +181,11 @@ class Recurrent(Rule):
     def _gates(self, cell: Any) -> int | None:
         return self.gates or GATES.get(type(cell))
 
-    def _channels_first(self, layer: Any, rank: int) -> bool:
-        return getattr(layer, "data_format", None) == "channels_first"
+
+def _channels(layer: Any, rank: int, steps: bool = False) -> int:
+    """Returns the axis of channels, of what has steps or is one of them."""
+    first = getattr(layer, "data_format", None) == "channels_first"
+    return 1 + steps if first else rank - 1
 
 
 class Bidirectional(Rule):
@@ -182,9 +194,15 @@ class Bidirectional(Rule):
     def trace(self, call: Call) -> Sequence[Axes]:
         layer = call.layer
         rule = call.rule_of(layer.forward_layer)
-        if rule is None or (call.step and call.argument("initial_state")):
+        first = getattr(layer.forward_layer, "data_format", None)
+        if (
+            rule is None
+            or (call.step and call.argument("initial_state"))
+            or first == "channels_first"
+        ):
             call.hold(
-                "wraps a layer without a rule, or is given an initial state"
+                "wraps a layer without a rule or with channels first, or is "
+                "given an initial state"
             )
             return [NONE] * len(call.output_shapes)
         both = []
