@@ -11,6 +11,7 @@ from keras_apoptosis.backend.kernels import (
     effective_value,
     kernel_mask_of,
     kernel_of,
+    lora_of,
     mask_over,
 )
 from keras_apoptosis.backend.layers import (
@@ -117,6 +118,7 @@ __all__ = [
     "kernel_mask_of",
     "kernel_of",
     "layers_inside",
+    "lora_of",
     "mask_over",
     "models_of",
     "only_saved",

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 
 from keras_apoptosis.backend.arguments import ARGUMENTS
+from keras_apoptosis.backend.kernels import lora_of
+from keras_apoptosis.backend.models import layers_inside
 from keras_apoptosis.graph.reading import Step
 from keras_apoptosis.graph.trace import (
     Block,
@@ -245,7 +247,7 @@ class Call:
             bias = None if variable is None else (variable, ())
         rank = len(kernel.shape)
         uneven = uneven or units.padded
-        self.trace.own(kernel, axis, units.labels)
+        self.own_slices(kernel, axis, units.labels)
         inner = isinstance(self.layer, keras.Layer)
         self.trace.consumers.append(
             Consumer(
@@ -288,7 +290,17 @@ class Call:
     def own(self, labels: np.ndarray, weights: Mapping[str, int]) -> None:
         """Records that units own slices of weights."""
         for variable, axis in self._weights(weights):
-            self.trace.own(variable, axis, labels)
+            self.own_slices(variable, axis, labels)
+
+    def own_slices(self, variable: Any, axis: int, labels: np.ndarray) -> None:
+        """Records that units own the slices of one weight along an axis.
+
+        They own those of the matrices that LoRA adds to it, too.
+        """
+        self.trace.own(variable, axis, labels)
+        lora = lora_of(self.layer)
+        if lora is not None and lora.weight is variable:
+            self.trace.own(*lora.part(axis), labels)
 
     def resize(
         self,
@@ -335,6 +347,20 @@ class Call:
         """
         size = Size(labels, value)
         self.trace.follow(self.layer, (ARGUMENTS, *path), size)
+
+    def hold_adapted(self, first: int) -> None:
+        """Keeps the units of a layer if one inside it has LoRA enabled.
+
+        The layer's config does not say so, so it cannot be made again.
+
+        Args:
+            first: The first label of the units that it makes.
+        """
+        inside = layers_inside(self.layer)[1:]
+        if any(lora_of(each) is not None for each in inside):
+            why = "has LoRA enabled inside, which its config does not say"
+            self.hold(why)
+            self.hold_labels(why, np.arange(first, self.trace.label_count))
 
     def rescale(self, variable: Any, labels: np.ndarray, power: float) -> None:
         """Records that a weight is multiplied by `(kept / all) ** power`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import keras
 import numpy as np
 
-from keras_apoptosis.backend import effective_value
+from keras_apoptosis.backend import effective_value, lora_of
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.graph.units import FIXED
 from keras_apoptosis.statistics.replaced_units import UnitScores
@@ -49,6 +49,11 @@ def incoming_kernels(
     """
     for weight, axis, layer in incoming_weights(analysis):
         labels = analysis.trace.axes[id(weight)][axis]
+        lora = lora_of(layer)
+        if lora is not None and weight is lora.b:
+            weight, axis = lora.weight, len(lora.weight.shape) - 1
+        elif lora is not None and weight is lora.a:
+            weight = lora.weight
         yield labels, np.moveaxis(effective_value(layer, weight), axis, 0)
 
 

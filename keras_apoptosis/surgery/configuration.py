@@ -13,6 +13,7 @@ from keras_apoptosis.backend import (
     custom_parts,
     direct_operations,
     layers_inside,
+    lora_of,
     models_of,
     seen_layer_by_layer,
 )
@@ -75,6 +76,9 @@ def _copy_weights(old: keras.Layer, new: keras.Layer, plan: Plan) -> None:
     after_layers = layers_inside(new)
     for before, after in zip(layers_inside(old), after_layers, strict=True):
         after.trainable = before.trainable
+        if lora_of(before) is not None:
+            # Keras reads it of no config of some layers.
+            after.lora_alpha = before.lora_alpha
 
 
 def _resized(

@@ -130,10 +130,16 @@ class Draft:
             kernel = self.change(consumer.kernel)
             if mask is not None:
                 kernel *= self.value(mask)
-            rows = np.moveaxis(kernel, consumer.axis, 0)
-            for place in places:  # One entry a position after `Flatten`.
-                gain = np.tensordot(mixing.T, rows[place[gone]], 1)
-                rows[place[stay]] += gain
+            parts = [(kernel, consumer.axis)]
+            lora = backend.lora_of(consumer.layer)
+            if lora is not None and lora.weight is consumer.kernel:
+                variable, axis = lora.part(consumer.axis)
+                parts.append((self.change(variable), axis))
+            for value, axis in parts:
+                rows = np.moveaxis(value, axis, 0)
+                for place in places:  # One entry a position after `Flatten`.
+                    gain = np.tensordot(mixing.T, rows[place[gone]], 1)
+                    rows[place[stay]] += gain
             if mask is not None:
                 # What a kept unit takes over would be lost behind the mask.
                 change = self.change(mask)
@@ -154,6 +160,12 @@ class Draft:
         mask = backend.mask_over(consumer.layer, consumer.kernel)
         if mask is not None:
             kernel = kernel * self.value(mask)
+        lora = backend.lora_of(consumer.layer)
+        if lora is not None and lora.weight is consumer.kernel:
+            kernel = kernel + lora.scale * self.value(lora.a) @ self.value(
+                lora.b
+            )
+            weights[id(lora.a)] = np.zeros(lora.a.shape)
         weights[id(consumer.kernel)] = kernel
         shift, uneven = response_to(
             constants, self.analysis, observation, consumer, places, weights
@@ -182,7 +194,11 @@ class Draft:
     ) -> None:
         analysis = self.analysis
         for block in _producers(analysis, number):
-            for variable in block.layer.trainable_weights:
+            weights = [*block.layer.trainable_weights]
+            lora = backend.lora_of(block.layer)
+            if lora is not None:
+                weights.append(lora.weight)
+            for variable in weights:
                 for axis, labels in analysis.trace.axes.get(
                     id(variable), {}
                 ).items():

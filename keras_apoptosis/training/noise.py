@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.backend import kernel_of, layers_inside
+from keras_apoptosis.backend import kernel_of, layers_inside, lora_of
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.units import FIXED
 from keras_apoptosis.schedules import ValueSchedule
@@ -213,6 +213,11 @@ def _owned_by_units(
     read = {
         (id(consumer.kernel), consumer.axis) for consumer in trace.consumers
     }
+    for consumer in trace.consumers:
+        lora = lora_of(consumer.layer)
+        if lora is not None and lora.weight is consumer.kernel:
+            variable, axis = lora.part(consumer.axis)
+            read.add((id(variable), axis))
     wanted = np.isin(analysis.group_of, list(groups))
     found: dict[int, dict[int, np.ndarray]] = {}
     for key, axes in trace.axes.items():

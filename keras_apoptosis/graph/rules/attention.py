@@ -26,6 +26,12 @@ class MultiHead(Rule):
     """
 
     def trace(self, call: Call) -> Sequence[Axes]:
+        first = call.trace.label_count
+        made = self._attend(call)
+        call.hold_adapted(first)
+        return made
+
+    def _attend(self, call: Call) -> Sequence[Axes]:
         layer = call.layer
         inside = projections_of(layer)
         if call.step is None or any(
@@ -34,6 +40,7 @@ class MultiHead(Rule):
             for place in call.places_of(name)
         ):
             call.hold("is called with arguments that are not supported")
+            call.works(None)
             return [NONE] * len(call.output_shapes)
         (one,), (two,) = (call.places_of(n) for n in ("query", "value"))
         three = (call.places_of("key") or [two])[0]

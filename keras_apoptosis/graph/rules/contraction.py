@@ -11,7 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.backend.kernels import EMBEDDINGS, KERNEL
+from keras_apoptosis.backend.kernels import (
+    EMBEDDINGS,
+    KERNEL,
+    kernel_mask_of,
+    lora_of,
+)
 from keras_apoptosis.graph.activations import is_homogeneous, is_linear
 from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.rules.rule import Rule, channel_axis
@@ -258,7 +263,7 @@ class EinsumContraction(Rule):
 
         def own(letter: str, labels: np.ndarray) -> None:
             if letter in weight:
-                call.trace.own(kernel, weight.index(letter), labels)
+                call.own_slices(kernel, weight.index(letter), labels)
             if bias is not None and letter in layer.bias_axes:
                 place = out.index(letter) - len(shape) + len(bias.shape)
                 call.trace.own(bias, place, labels)
@@ -338,8 +343,8 @@ def obstacle(layer: Any) -> str | None:
     """Returns why the weights of a layer cannot be cut, or `None`."""
     if getattr(layer, "quantization_mode", None):
         return "is quantized"
-    if getattr(layer, "lora_enabled", False):
-        return "has LoRA enabled"
+    if lora_of(layer) is not None and kernel_mask_of(layer) is not None:
+        return "has LoRA enabled behind a mask"
     return None
 
 

@@ -109,13 +109,19 @@ class FeedForward(Rule):
     halves: bool = False
 
     def trace(self, call: Call) -> Sequence[Axes] | None:
+        first = call.trace.label_count
         call.hold("mixes the units inside the layer")
+        self._pass(call)
+        call.hold_adapted(first)
+        return None
+
+    def _pass(self, call: Call) -> None:
         shape = call.input_shapes[0]
         made = []
         for name in _several(self.producers):
             units = self._made(call, self._inner(call, name), shape)
             if units is None:
-                return None
+                return
             made.append(units)
         width = (*shape[:-1], made[0][len(shape) - 1].labels.size)
         shapes = [width] * len(made)
@@ -124,7 +130,6 @@ class FeedForward(Rule):
             units = self._follow(call, name, units, width)
         for name in _several(self.consumers):
             self._follow(call, name, units, width)
-        return None
 
     def _follow(self, call: Call, name: str, units: Axes, shape: tuple) -> Axes:
         inner = self._inner(call, name)
