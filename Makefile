@@ -71,7 +71,8 @@ test: $(VENV)/test.stamp $(if $(CI),horovod)
 test-%: $(VENV)/test.stamp
 	@echo "== Tests on $*"
 	@KERAS_BACKEND=$* $(ONE_THREAD) $(QUIET) \
-		$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+		$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
+		$(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp
 	@echo "== Lint"

@@ -64,8 +64,9 @@ def test_the_attacked_step_goes_further(optimizer):
     kernel, bias = moves(
         optimizer, multiplier=5.0, start=3, repeats=1, interval=1
     )
-    # Until then the trainings are the same, so the step would be, too.
-    np.testing.assert_array_equal(kernel[:3], plain[:3])
+    # Until then the trainings are the same, so the step would be, too. They
+    # are two programs, and a compiler may round each in its own way.
+    np.testing.assert_allclose(kernel[:3], plain[:3], rtol=0, atol=1e-7)
     np.testing.assert_allclose(
         kernel[3, ..., 1], 5 * plain[3, ..., 1], rtol=1e-3, atol=1e-6
     )
