@@ -67,7 +67,7 @@ def holders_of(model: keras.Model) -> Holders:
         if not isinstance(each, (keras.Model, keras.Function, keras.Optimizer))
         and any(
             id(parameter) in parameters
-            for group in each.param_groups
+            for group in getattr(each, "param_groups", ())
             for parameter in group["params"]
         )
     ]
@@ -83,10 +83,10 @@ def _all(model: Any) -> Iterable[Any]:
 
 
 def _shares(model: Any, weights: set[int]) -> bool:
-    operations = [model]
-    if as_function(model) is None and isinstance(model, keras.Function):
-        operations = model.operations
     try:
+        operations = [model]
+        if as_function(model) is None and isinstance(model, keras.Function):
+            operations = model.operations
         return any(
             id(variable) in weights
             for each in operations
@@ -97,7 +97,7 @@ def _shares(model: Any, weights: set[int]) -> bool:
 
 
 def _trains(optimizer: keras.Optimizer, weights: set[int]) -> bool:
-    return optimizer.built and any(
+    return getattr(optimizer, "built", False) and any(
         id(variable) in weights for variable in weights_of(optimizer)
     )
 

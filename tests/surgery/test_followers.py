@@ -497,3 +497,26 @@ def test_nothing_is_kept_alive():
     del extractor, holders
     gc.collect()
     assert name not in [m.name for m in backend.holders_of(model).models]
+
+
+class Subclass(keras.Model):
+    pass
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        type(keras.Model(i := keras.Input((1,)), i + 1)),
+        Subclass,
+        keras.Sequential,
+        keras.optimizers.Adam,
+        keras.optimizers.LossScaleOptimizer,
+    ],
+)
+def test_what_was_not_made_to_its_end_holds_nothing(kind):
+    """A wrong argument leaves it so; a traceback may keep it alive."""
+    half = object.__new__(kind)
+    model = mlp()
+    ka.shrink(model, SMALLER)
+    assert model.get_layer("one").units == 6
+    del half
