@@ -69,6 +69,14 @@ def recurrent(make, units, **options):
     return make(units, recurrent_initializer="glorot_uniform", **options)
 
 
+def attending() -> dict:
+    """Returns options of attention that its backend can compute."""
+    half = keras.config.dtype_policy().compute_dtype == "float16"
+    if half and keras.backend.backend() == "jax":
+        return {"dtype": "float32"}  # On CPUs it has none in float16.
+    return {}
+
+
 class Grower:
     """Appends random layers to a tensor of one kind."""
 
@@ -291,9 +299,9 @@ class Grower:
         x = self.unit_layer(x)
         y = self.pick(
             [
-                layers.MultiHeadAttention(3, 4),
-                layers.MultiHeadAttention(3, 4, use_gate=True),
-                layers.GroupQueryAttention(4, 4, 2),
+                layers.MultiHeadAttention(3, 4, **attending()),
+                layers.MultiHeadAttention(3, 4, use_gate=True, **attending()),
+                layers.GroupQueryAttention(4, 4, 2, **attending()),
             ]
         )(x, x)
         return layers.Add()([x, y])
@@ -301,7 +309,7 @@ class Grower:
     def scores(self, x):
         """Attention whose scores are read, or only computed."""
         x = self.unit_layer(x)
-        y, scores = layers.MultiHeadAttention(3, 4)(
+        y, scores = layers.MultiHeadAttention(3, 4, **attending())(
             x, x, return_attention_scores=True
         )
         if self.rng.integers(2):

@@ -13,9 +13,6 @@ CASES = [
     ("MobileNetV3Small", 28, 0),
     ("ResNet50", 38, 0),
 ]
-if keras.backend.backend() == "jax":
-    # Step by step, JAX compiles every function for every shape: minutes.
-    CASES = CASES[:1]
 
 
 @pytest.mark.slow

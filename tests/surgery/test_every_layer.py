@@ -10,12 +10,9 @@ from tests.every_layer import EVERY_LAYER, HELD_BACK
 from tests.masking import outputs_of
 from tests.surgery.test_shrink import check_equal_to_masking, removal_of
 
-# On JAX, which compiles minutes long, combinations stand for both.
-REPLACE = ["nothing", "mixing"][keras.backend.backend() == "jax" :]
-
 
 @pytest.mark.parametrize("name", EVERY_LAYER)
-@pytest.mark.parametrize("replace", REPLACE)
+@pytest.mark.parametrize("replace", ["nothing", "mixing"])
 def test_equals_masking(name, replace):
     model = randomize(EVERY_LAYER[name](), seed=1)
     frozen = {

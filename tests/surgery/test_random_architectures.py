@@ -7,13 +7,11 @@ runs more of them, in several processes.
 
 import os
 
-import keras
 import pytest
 
 from tests.exactness import run
 
-FEW = 8 if keras.backend.backend() == "jax" else 24  # It compiles for long.
-COUNT = int(os.environ.get("RANDOM_ARCHITECTURES", FEW))
+COUNT = int(os.environ.get("RANDOM_ARCHITECTURES", 24))
 
 
 @pytest.mark.parametrize("seed", range(COUNT))
