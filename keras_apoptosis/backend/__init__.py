@@ -20,6 +20,7 @@ from keras_apoptosis.backend.layers import (
     changed,
     changed_config,
     config_of,
+    copy_of,
     custom_parts,
     differences,
     function_attributes,
@@ -49,6 +50,7 @@ from keras_apoptosis.backend.models import (
     parameters_of,
     recorded_nodes,
     seeds_of,
+    structures_of,
 )
 from keras_apoptosis.backend.optimizers import (
     add_unsaved_variable,
@@ -96,6 +98,7 @@ __all__ = [
     "compile_arguments",
     "config_of",
     "config_rebuilds",
+    "copy_of",
     "custom_parts",
     "cut_torch_state",
     "differences",
@@ -144,6 +147,7 @@ __all__ = [
     "slots_of",
     "snapshot",
     "steps_of",
+    "structures_of",
     "sync_from_jax",
     "sync_to_jax",
     "unlocked",

@@ -33,24 +33,35 @@ def masked(tensor: Any, mask: Any) -> Any:
 def in_inference(
     layer: keras.Layer, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[tuple, dict]:
-    """Returns the arguments of a call of a layer, in inference mode.
+    """Returns the arguments of a call of a layer, in inference mode."""
+    return in_mode(False, layer, args, kwargs)
+
+
+def in_mode(
+    training: bool,
+    layer: keras.Layer,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> tuple[tuple, dict]:
+    """Returns the arguments of a call of a layer, in one mode or the other.
 
     A layer whose `call` takes no `training` hands it on to the layers inside
     it, as Keras does.
 
     Args:
+        training: The mode.
         layer: The layer.
         args: Positional arguments of a call.
         kwargs: Keyword arguments of a call.
 
     Returns:
-        The same arguments, with `training=False`.
+        The same arguments, with this `training`.
     """
     names = list(inspect.signature(layer.call).parameters)
     place = names.index("training") if "training" in names else len(args)
     if place < len(args):
-        return (*args[:place], False, *args[place + 1 :]), dict(kwargs)
-    return tuple(args), {**kwargs, "training": False}
+        return (*args[:place], training, *args[place + 1 :]), dict(kwargs)
+    return tuple(args), {**kwargs, "training": training}
 
 
 def called_on(node: Any) -> tuple[list[Any], list[Any]]:

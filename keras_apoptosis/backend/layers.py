@@ -106,6 +106,22 @@ def pristine(
     return twin, found
 
 
+def copy_of(operation: keras.Operation, name: str) -> keras.Operation:
+    """Makes a layer or function again of its config, not built yet.
+
+    Args:
+        operation: What to take after.
+        name: The name of the copy.
+    """
+    if not isinstance(operation, keras.Layer):
+        made = type(operation).from_config(operation.get_config())
+        made.name = name
+        return made
+    config = {**config_of(operation), **_live(operation), "name": name}
+    with custom_parts(operation):
+        return type(operation).from_config(_without_build_shapes(config))
+
+
 def parts_of(layer: keras.Layer) -> dict[str, Any]:
     """Returns a layer's initializers, regularizers and constraints, by name."""
     return {

@@ -89,6 +89,12 @@ def possible_inputs(model: keras.Model) -> Iterator[SymbolicArguments]:
         yield SymbolicArguments(first, **dict(rest))
 
 
+def structures_of(model: keras.Model) -> tuple[Any, Any]:
+    """Returns how a model's inputs and outputs are nested."""
+    function = as_function(model)
+    return function._inputs_struct, function._outputs_struct
+
+
 def models_of(model: keras.Model) -> Iterator[keras.Model]:
     """Iterates over the model and all models nested in it, each once."""
     inside = (

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.backend.calls import in_inference, mask_of, masked
+from keras_apoptosis.backend.calls import in_inference, in_mode, mask_of, masked
 from keras_apoptosis.backend.following import (
     ReadVariables,
     Record,
@@ -151,6 +151,18 @@ class Expansion:
             )
         return other
 
+    def in_training(self) -> Expansion:
+        """Returns the calls that the layer makes in training mode.
+
+        Raises:
+            NotFollowed: If its code fails on symbolic tensors then.
+        """
+        count = len(self.inputs) - len(self.masked)
+        shapes = [tuple(each.shape) for each in self.inputs[:count]]
+        return follow(
+            self.layer, self.arguments, shapes, self.opened, training=True
+        )
+
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Computes the outputs by the recorded calls."""
         values = {
@@ -222,7 +234,7 @@ def expand(
     """
     known = _Memory.of(layer).found
     arguments = (tuple(arguments.args), dict(arguments.kwargs))
-    key = _key(arguments)
+    key = _key(arguments, opened)
     found = None if key is None else known.get(key)
     if found is None:
         try:
@@ -242,6 +254,7 @@ def follow(
     arguments: tuple[tuple, dict[str, Any]],
     shapes: Sequence[tuple[int, ...]],
     opened: Callable[[keras.Layer], bool],
+    training: bool = False,
 ) -> Expansion:
     """Calls a layer on symbolic tensors of given shapes.
 
@@ -250,6 +263,7 @@ def follow(
         arguments: Positional and keyword arguments of its call.
         shapes: A shape for each symbolic tensor among them.
         opened: Says of a layer whether to follow it, too.
+        training: Whether to call it in training mode.
 
     Returns:
         Its calls.
@@ -274,11 +288,11 @@ def follow(
         values: Callable[[tuple, str], Any] | None,
     ) -> tuple[list[keras.KerasTensor], list[Record], ReadVariables]:
         """Outputs, records, and the weights that were read on the way."""
-        args, kwargs = _filled(arguments, inputs)
+        args, kwargs = filled(arguments, inputs)
         scope = ReadVariables(values or (lambda shape, dtype: None))
         try:
             with at_once(), scope, recorded(opened) as records:
-                args, kwargs = in_inference(layer, args, kwargs)
+                args, kwargs = in_mode(training, layer, args, kwargs)
                 outputs = layer(*args, **kwargs)
         except Exception as error:  # Whatever its code objects to.
             raise NotFollowed(blame(error)) from error
@@ -349,7 +363,7 @@ def _checked(
     lengths = LENGTHS if any(None in t.shape[1:] for t in tensors) else (1,)
     failures = []
     for length in lengths:
-        shapes = [_concrete(tensor.shape, length) for tensor in tensors]
+        shapes = [concrete(tensor.shape, length) for tensor in tensors]
         try:
             found = follow(layer, arguments, shapes, opened)
             _compare(found)
@@ -366,11 +380,11 @@ def _compare(expansion: Expansion) -> None:
         NotFollowed: If they differ.
     """
     rng = np.random.default_rng(0)
-    inputs = [_random(rng, tensor) for tensor in expansion.inputs]
+    inputs = [random_value(rng, tensor) for tensor in expansion.inputs]
     count = len(inputs) - len(expansion.masked)
     for place, mask in zip(expansion.masked, inputs[count:], strict=True):
         masked(inputs[place], mask)
-    args, kwargs = _filled(expansion.arguments, inputs[:count])
+    args, kwargs = filled(expansion.arguments, inputs[:count])
     try:
         with keras.StatelessScope(), no_gradients():
             args, kwargs = in_inference(expansion.layer, args, kwargs)
@@ -379,25 +393,31 @@ def _compare(expansion: Expansion) -> None:
     except Exception as error:  # Whatever its code objects to.
         raise NotFollowed(blame(error)) from error
     expected = [e for e in keras.tree.flatten(whole) if e is not None]
+    if difference(expected, found):
+        raise NotFollowed(
+            "gives other outputs than the calls that it makes on symbolic "
+            "tensors"
+        )
+
+
+def difference(expected: Sequence[Any], found: Sequence[Any]) -> str:
+    """Says how tensors differ beyond rounding; `""` if they do not."""
     for one, other in zip(expected, found, strict=True):
         a, b = (
             np.asarray(ops.convert_to_numpy(each)).astype("float64")
             for each in (one, other)
         )
+        if a.shape != b.shape or one.dtype != other.dtype:
+            return f"shapes {a.shape} and {b.shape} or their dtypes"
         scale = np.max(np.abs(a), initial=1e-6, where=np.isfinite(a))
-        tolerance = 1e-4 if one.dtype == other.dtype else 0.0
-        if "16" in str(one.dtype):
-            tolerance = 5e-2
-        if a.shape != b.shape or not np.allclose(
-            a, b, 0, tolerance * scale, equal_nan=True
-        ):
-            raise NotFollowed(
-                "gives other outputs than the calls that it makes on symbolic "
-                "tensors"
-            )
+        tolerance = 5e-2 if "16" in str(one.dtype) else 1e-4
+        if not np.allclose(a, b, 0, tolerance * scale, equal_nan=True):
+            return f"up to {np.nanmax(np.abs(a - b)):.2g}"
+    return ""
 
 
-def _random(rng: np.random.Generator, tensor: keras.KerasTensor) -> Any:
+def random_value(rng: np.random.Generator, tensor: keras.KerasTensor) -> Any:
+    """Returns a tensor of random entries that most layers take."""
     if "float" in tensor.dtype:
         value = rng.normal(size=tensor.shape)
     elif tensor.dtype == "bool":
@@ -577,8 +597,8 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", name).lower()
 
 
-def _filled(arguments: Any, values: Sequence[Any]) -> Any:
-    """Arguments with values for their symbolic tensors, in flat order."""
+def filled(arguments: Any, values: Sequence[Any]) -> Any:
+    """Returns arguments with values for their symbolic tensors, in flat order."""
     remaining = iter(values)
     flat = [
         next(remaining) if isinstance(each, keras.KerasTensor) else each
@@ -595,14 +615,15 @@ def _tensors(arguments: Any) -> list[keras.KerasTensor]:
     ]
 
 
-def _concrete(shape: tuple, length: int) -> tuple[int, ...]:
+def concrete(shape: tuple, length: int) -> tuple[int, ...]:
+    """Returns a shape with sizes for those that are not known."""
     sizes = [length if size is None else size for size in shape]
     if sizes and shape[0] is None:
         sizes[0] = BATCH
     return tuple(sizes)
 
 
-def _key(arguments: Any) -> tuple | None:
+def _key(arguments: Any, opened: Callable) -> tuple | None:
     """Returns what an expansion depends on; `None` if that is not known."""
     parts: list[Any] = []
     for each in keras.tree.flatten(arguments):
@@ -612,7 +633,7 @@ def _key(arguments: Any) -> tuple | None:
             parts.append(each)
         else:
             return None
-    return tuple(parts), len(arguments[0]), tuple(sorted(arguments[1]))
+    return opened, *parts, len(arguments[0]), tuple(sorted(arguments[1]))
 
 
 def blame(error: BaseException) -> str:

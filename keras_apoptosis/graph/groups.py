@@ -231,6 +231,10 @@ def pruning_non_trainable(wanted: bool = True) -> Iterator[None]:
         _PRUNE_NON_TRAINABLE.reset(token)
 
 
+def _has_no_rule(layer: keras.Layer) -> bool:
+    return rule_of(layer) is None
+
+
 def analyse(model: keras.Model, prune_non_trainable: bool = False) -> Analysis:
     """Finds the groups of a model, with the trace they come from.
 
@@ -240,7 +244,7 @@ def analyse(model: keras.Model, prune_non_trainable: bool = False) -> Analysis:
             `pruning_non_trainable`.
     """
     prune_non_trainable = prune_non_trainable or _PRUNE_NON_TRAINABLE.get()
-    graph = read(model, lambda layer: rule_of(layer) is None)
+    graph = read(model, _has_no_rule)
     result = trace(graph, rule_of, BORDER)
     group_of, index_of, sizes, blocks_of = _number(result)
 

@@ -443,6 +443,15 @@ def _names(settings: Sequence[Setting]) -> str:
     return " and ".join(f"'{name}'" for name in names) or "its inputs"
 
 
+def same_calls(one: Expansion, other: Expansion) -> bool:
+    """Returns whether two recordings of a layer do the same."""
+    return one.paths == other.paths and all(
+        _settings(first, {}) == _settings(second, {})
+        and _same_constants(first, second)
+        for first, second in zip(one.records, other.records, strict=True)
+    )
+
+
 def _settings(record: Any, changes: Mapping[tuple, Any]) -> Any:
     """Returns what an operation does, beside its weights, as plain data."""
     operation = record.operation
@@ -515,4 +524,4 @@ def _same_constants(one: Any, other: Any, changes: Mapping[tuple, Any]) -> bool:
     return True
 
 
-__all__ = ["NotFollowed", "settle", "twin_of"]
+__all__ = ["NotFollowed", "same_calls", "settle", "twin_of"]

@@ -190,7 +190,7 @@ def _converted(
         clone = keras.models.clone_model(
             model, clone_function=convert, recursive=True
         )
-    _copy_state(model, clone)
+    copy_state(model, clone)
     compile_alike(model, clone)
     return clone
 
@@ -207,7 +207,8 @@ def _seen_as_uncompiled(model: keras.Model) -> Iterator[None]:
             each.compiled = True
 
 
-def _copy_state(source: Any, target: Any) -> None:
+def copy_state(source: Any, target: Any) -> None:
+    """Copies weights and all other state of a layer to its copy."""
     target.trainable = source.trainable
     if as_function(source) is not None:
         for old, new in zip(_inputs(source), _inputs(target), strict=True):
@@ -215,7 +216,7 @@ def _copy_state(source: Any, target: Any) -> None:
             new.name = old.name
         for layer in source.layers:
             if not isinstance(layer, layers.InputLayer):
-                _copy_state(layer, target.get_layer(layer.name))
+                copy_state(layer, target.get_layer(layer.name))
         return
     for old, new in _pairs(source, target):
         # Through NumPy: on JAX two variables would share one buffer, which
