@@ -58,6 +58,22 @@ class Record:
         self.arguments = SymbolicArguments(*self.args, **self.kwargs)
 
 
+class Records(list[Record]):
+    """Calls in their order.
+
+    Attributes:
+        weights: The weight that each symbolic tensor stands in for, by its
+            id, with the layers around and the tensor itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: dict[
+            int,
+            tuple[keras.Variable, tuple[keras.Layer, ...], keras.KerasTensor],
+        ] = {}
+
+
 class ReadVariables(keras.StatelessScope):
     """Gives variables other values, and keeps in mind which were read.
 
@@ -108,15 +124,40 @@ def _known(structure: Any) -> bool:
     )
 
 
+def _own_weights(layer: keras.Layer) -> dict[str, keras.Variable]:
+    """Returns a layer's attributes that are weights of floats."""
+    return {
+        name: value
+        for name, value in layer.__dict__.items()
+        if isinstance(value, keras.Variable) and "float" in value.dtype
+    }
+
+
+def _stand_in(
+    layer: keras.Layer, variable: keras.Variable
+) -> keras.KerasTensor:
+    return keras.KerasTensor(
+        tuple(variable.shape), dtype_inside(layer, variable)
+    )
+
+
+def dtype_inside(layer: keras.Layer, variable: keras.Variable) -> str:
+    """Returns the dtype in which a layer's code sees a weight."""
+    if layer.autocast and "float" in variable._dtype:
+        return layer.compute_dtype
+    return variable._dtype
+
+
 @contextlib.contextmanager
 def recorded(
     opened: Callable[[keras.Layer], bool],
-) -> Iterator[list[Record]]:
+) -> Iterator[Records]:
     """Records calls on symbolic tensors, and runs the code of some layers.
 
     A layer that is opened leaves no record: what it calls does. One whose
     code fails on symbolic tensors is recorded after all, with the error.
-    Nothing is written to the layers; calls of other threads are left alone.
+    While its code runs, its own weights are symbolic tensors, too, unless
+    that fails. Calls of other threads are left alone.
 
     Args:
         opened: Says of a layer whether to run its code.
@@ -125,7 +166,7 @@ def recorded(
         The records, in the order of the calls.
     """
     me = threading.get_ident()
-    records: list[Record] = []
+    records = Records()
     inside: list[keras.Layer] = []
     errors: dict[int, Exception] = {}
     layer_class = layer_module.Layer
@@ -155,12 +196,7 @@ def recorded(
             kwargs.pop("training", None)
         records.append(
             Record(
-                operation,
-                tuple(call_args),
-                kwargs,
-                found,
-                tuple(inside),
-                error,
+                operation, tuple(call_args), kwargs, found, tuple(inside), error
             )
         )
         return None
@@ -177,6 +213,19 @@ def recorded(
         start = len(records)
         inside.append(self)
         try:
+            own = _own_weights(self)
+            if own:
+                for name, variable in own.items():
+                    tensor = _stand_in(self, variable)
+                    around = tuple(inside)
+                    records.weights[id(tensor)] = variable, around, tensor
+                    self.__dict__[name] = tensor
+                try:
+                    return self.call(*args, **kwargs)
+                except Exception:  # It wants them as they are.
+                    del records[start:]
+                finally:
+                    self.__dict__.update(own)
             return self.call(*args, **kwargs)
         except Exception as error:  # Whatever its code objects to.
             del records[start:]

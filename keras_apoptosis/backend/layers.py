@@ -117,7 +117,19 @@ def copy_of(operation: keras.Operation, name: str) -> keras.Operation:
         made = type(operation).from_config(operation.get_config())
         made.name = name
         return made
-    config = {**config_of(operation), **_live(operation), "name": name}
+    try:
+        config = config_of(operation)
+    except NotImplementedError:
+        kind = type(operation)
+        if {*inspect.signature(kind.__init__).parameters} - {"self", "kwargs"}:
+            raise
+        # Keras makes no config of a dtype that is given as an object.
+        return kind(
+            name=name,
+            dtype=operation.dtype_policy.name,
+            trainable=operation.trainable,
+        )
+    config |= {**_live(operation), "name": name}
     with custom_parts(operation):
         return type(operation).from_config(_without_build_shapes(config))
 

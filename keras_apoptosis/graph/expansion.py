@@ -24,7 +24,9 @@ from keras_apoptosis.backend.calls import in_inference, in_mode, mask_of, masked
 from keras_apoptosis.backend.following import (
     ReadVariables,
     Record,
+    Records,
     at_once,
+    dtype_inside,
     recorded,
 )
 from keras_apoptosis.backend.gradients import no_gradients
@@ -286,7 +288,7 @@ def follow(
 
     def trace(
         values: Callable[[tuple, str], Any] | None,
-    ) -> tuple[list[keras.KerasTensor], list[Record], ReadVariables]:
+    ) -> tuple[list[keras.KerasTensor], Records, ReadVariables]:
         """Outputs, records, and the weights that were read on the way."""
         args, kwargs = filled(arguments, inputs)
         scope = ReadVariables(values or (lambda shape, dtype: None))
@@ -297,7 +299,11 @@ def follow(
         except Exception as error:  # Whatever its code objects to.
             raise NotFollowed(blame(error)) from error
         flat = [e for e in keras.tree.flatten(outputs) if e is not None]
-        if not all(isinstance(each, keras.KerasTensor) for each in flat):
+        if not all(
+            isinstance(each, keras.KerasTensor)
+            and id(each) not in records.weights
+            for each in flat
+        ):
             made = [
                 keras.KerasTensor(
                     tuple(each.shape),
@@ -530,7 +536,7 @@ def _needed(
 
 
 def _with_parameters(
-    records: Sequence[Record],
+    records: Records,
     needed: set[int],
     substitutes: Mapping[tuple[int, int], Parameter],
 ) -> Iterator[Record]:
@@ -544,6 +550,9 @@ def _with_parameters(
             parameter = substitutes.get((number, place))
             if parameter is None and isinstance(value, keras.Variable):
                 parameter = _whole(value, record.inside)
+            if parameter is None and id(value) in records.weights:
+                variable, inside, _ = records.weights[id(value)]
+                parameter = _whole(variable, inside)
             if parameter is None:
                 continue
             index = parameter.index
@@ -570,9 +579,7 @@ def _whole(
     variable: keras.Variable, inside: Sequence[keras.Layer]
 ) -> Parameter:
     """Returns a weight in the dtype in which the layer around uses it."""
-    dtype = variable.dtype
-    if inside and inside[-1].autocast and "float" in dtype:
-        dtype = inside[-1].compute_dtype
+    dtype = dtype_inside(inside[-1], variable) if inside else variable.dtype
     shape = tuple(variable.shape)
     axes = {axis: axis for axis, size in enumerate(shape) if size > 1}
     return Parameter(variable, shape, axes, None, dtype)

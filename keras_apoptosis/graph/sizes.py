@@ -443,13 +443,26 @@ def _names(settings: Sequence[Setting]) -> str:
     return " and ".join(f"'{name}'" for name in names) or "its inputs"
 
 
-def same_calls(one: Expansion, other: Expansion) -> bool:
-    """Returns whether two recordings of a layer do the same."""
-    return one.paths == other.paths and all(
-        _settings(first, {}) == _settings(second, {})
-        and _same_constants(first, second)
-        for first, second in zip(one.records, other.records, strict=True)
-    )
+def first_difference(one: Expansion, other: Expansion) -> Any:
+    """Returns the innermost layer in which two recordings of a layer differ.
+
+    Returns:
+        The layer; `None` if they do not differ.
+    """
+    pairs = itertools.zip_longest(one.records, other.records)
+    for first, second in pairs:
+        if (
+            first is not None
+            and second is not None
+            and type(first.operation) is type(second.operation)
+            and first.inside == second.inside
+            and _settings(first, {}) == _settings(second, {})
+            and _same_constants(first, second)
+        ):
+            continue
+        around = [each.inside for each in (first, second) if each is not None]
+        return max(around, key=len)[-1]
+    return None
 
 
 def _settings(record: Any, changes: Mapping[tuple, Any]) -> Any:
@@ -524,4 +537,4 @@ def _same_constants(one: Any, other: Any, changes: Mapping[tuple, Any]) -> bool:
     return True
 
 
-__all__ = ["NotFollowed", "same_calls", "settle", "twin_of"]
+__all__ = ["NotFollowed", "first_difference", "settle", "twin_of"]

@@ -30,7 +30,7 @@ from keras_apoptosis.graph.expansion import (
 )
 from keras_apoptosis.graph.reading import Graph, Step, read
 from keras_apoptosis.graph.rule_table import rule_of
-from keras_apoptosis.graph.sizes import same_calls
+from keras_apoptosis.graph.sizes import first_difference
 from keras_apoptosis.surgery.conversion import copy_state
 
 
@@ -195,8 +195,8 @@ class _Inlining:
             for each in self.followed[id(step.expansion)]
         )
         layer = one.inside[-1] if one.inside else step.expansion.layer
-        if isinstance(one.operation, Exit) or one.computed:
-            raise _Stays(layer, "returns or computes with numbers of its own")
+        if one.computed:
+            raise _Stays(layer, "computes with numbers made of its weights")
         if isinstance(one.operation, Parameter):
             return [self._weight(one.operation, step.path)]
         known = dict(zip(map(id, one.arguments.keras_tensors), given))
@@ -211,6 +211,8 @@ class _Inlining:
         args, kwargs = keras.tree.pack_sequence_as(
             (one.args, one.kwargs), flat
         )
+        if isinstance(one.operation, Exit):
+            return [*args]
         if isinstance(one.operation, keras.Layer):
             return self._call(one.operation, step.path, args, kwargs)
         try:
@@ -235,6 +237,11 @@ class _Inlining:
         elif differing in (["shape"], ["repeats"]):
             # Along the batch.
             before, after = config[differing[0]], other[differing[0]]
+            if isinstance(before, int) and config["axis"] == 0:
+                before, after = (
+                    (each, *[1] * (len(args[0].shape) - 1))
+                    for each in (before, after)
+                )
             if before[1:] == after[1:] and (before[0], after[0]) == (
                 BATCH,
                 BATCH + 2,
@@ -306,7 +313,7 @@ class _Inlining:
         ]
         others = [
             [
-                BATCH + 2 if not axis else other - 2 if size is None else size
+                size if size is not None else other - 2 if axis else BATCH + 2
                 for axis, (size, other) in enumerate(
                     zip(tensor.shape, own.shape, strict=True)
                 )
@@ -319,8 +326,9 @@ class _Inlining:
             three = one.in_training()
         except NotFollowed as error:
             raise _Stays(layer, str(error)) from error
-        if not same_calls(one, three):
-            raise _Stays(layer, "does something else in training")
+        first = first_difference(one, three)
+        if first is not None:
+            raise _Stays(first, "does something else in training")
         self.followed[id(expansion)] = one, two
         masks = [mask_of(given[place]) for place in expansion.masked]
         if any(mask is None for mask in masks):
