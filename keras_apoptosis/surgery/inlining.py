@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_apoptosis import backend
 from keras_apoptosis.backend.calls import mask_of
-from keras_apoptosis.backend.classes import functions
+from keras_apoptosis.backend.following import Record
 from keras_apoptosis.backend.gradients import no_gradients
 from keras_apoptosis.graph.expansion import (
     BATCH,
@@ -31,6 +31,12 @@ from keras_apoptosis.graph.expansion import (
 from keras_apoptosis.graph.reading import Graph, Step, read
 from keras_apoptosis.graph.rule_table import rule_of
 from keras_apoptosis.graph.sizes import first_difference
+from keras_apoptosis.surgery.any_size import (
+    SIZES,
+    OfOneSize,
+    apply,
+    argument_of,
+)
 from keras_apoptosis.surgery.conversion import copy_state
 
 
@@ -96,7 +102,12 @@ def inline(model: keras.Model, *, length: int | None = None) -> keras.Model:
                     f"Received: model={model}"
                 ) from stays
             reasons[id(stays.layer)] = stays.reason
-            print("STAYS", type(stays.layer).__name__, stays.layer.name, stays.reason[:300])
+            print(
+                "STAYS",
+                type(stays.layer).__name__,
+                stays.layer.name,
+                stays.reason[:300],
+            )
         else:
             _compare(graph, found)
             return found
@@ -195,75 +206,56 @@ class _Inlining:
             for each in self.followed[id(step.expansion)]
         )
         layer = one.inside[-1] if one.inside else step.expansion.layer
-        if one.computed:
-            raise _Stays(layer, "computes with numbers made of its weights")
-        if isinstance(one.operation, Parameter):
-            return [self._weight(one.operation, step.path)]
-        known = dict(zip(map(id, one.arguments.keras_tensors), given))
-        flat = [
-            _without_sizes(first, second, known, layer)
-            for first, second in zip(
-                keras.tree.flatten((one.args, one.kwargs)),
-                keras.tree.flatten((two.args, two.kwargs)),
-                strict=True,
-            )
-        ]
-        args, kwargs = keras.tree.pack_sequence_as(
-            (one.args, one.kwargs), flat
-        )
-        if isinstance(one.operation, Exit):
-            return [*args]
-        if isinstance(one.operation, keras.Layer):
-            return self._call(one.operation, step.path, args, kwargs)
         try:
-            return self._apply(
-                one.operation, two.operation, step.path, args, kwargs, layer
-            )
-        except Exception as error:
-            raise _Stays(layer, f"{error}") from error
+            return self._recorded(step, one, two, given)
+        except OfOneSize as error:
+            raise _Stays(layer, str(error)) from error
 
-    def _apply(self, one, two, path, args, kwargs, layer):
-        config, other = one.get_config(), two.get_config()
-        differing = [
-            name
-            for name, value in config.items()
-            if name != "name" and value != other[name]
-        ]
-        function = None
-        if not differing:
-            return keras.tree.flatten(self._copy(one, path)(*args, **kwargs))
-        elif differing == ["newshape"]:
-            function = _reshape(config["newshape"], other["newshape"])
-        elif differing in (["shape"], ["repeats"]):
-            # Along the batch.
-            before, after = config[differing[0]], other[differing[0]]
-            if isinstance(before, int) and config["axis"] == 0:
-                before, after = (
-                    (each, *[1] * (len(args[0].shape) - 1))
-                    for each in (before, after)
+    def _recorded(
+        self,
+        step: Step,
+        one: Record,
+        two: Record,
+        given: Sequence[keras.KerasTensor],
+    ) -> list[keras.KerasTensor]:
+        """Returns the outputs of a call inside a followed layer."""
+        operation = one.operation
+        if one.computed:
+            raise OfOneSize("computes with numbers made of its weights")
+        if isinstance(operation, Parameter):
+            return [self._weight(operation, step.path)]
+        known = dict(zip(map(id, one.arguments.keras_tensors), given))
+        args, kwargs = keras.tree.pack_sequence_as(
+            (one.args, one.kwargs),
+            [
+                known[id(first)]
+                if isinstance(first, keras.KerasTensor)
+                else argument_of(first, second)
+                for first, second in zip(
+                    keras.tree.flatten((one.args, one.kwargs)),
+                    keras.tree.flatten((two.args, two.kwargs)),
+                    strict=True,
                 )
-            if before[1:] == after[1:] and (before[0], after[0]) == (
-                BATCH,
-                BATCH + 2,
-            ):
-                value = args[0]
-                zeros = ops.reshape(
-                    ops.sum(
-                        ops.zeros_like(self.reference),
-                        axis=tuple(range(1, len(self.reference.shape))),
-                    ),
-                    (-1, *[1] * (len(before) - 1)),
-                )
-                whole = ops.add(value, ops.cast(zeros, value.dtype))
-                if differing == ["shape"]:
-                    return [
-                        ops.add(whole, ops.zeros((1, *before[1:]), value.dtype))
-                    ]
-                return [ops.tile(whole, (1, *before[1:]))]
-        if function is None:
-            raise _Stays(layer, "computes with the size of its inputs")
-        function.name = self._name(path)
-        return keras.tree.flatten(function(*args, **kwargs))
+            ],
+        )
+        if isinstance(operation, Exit):
+            return [*args]
+        if isinstance(operation, keras.Layer):
+            around = one.inside[-1] if one.inside else None
+            return self._call(operation, step.path, args, kwargs, around)
+
+        def copied(function: Any) -> Any:
+            if function is operation:
+                return self._copy(function, step.path)
+            function.name = self._name(step.path)
+            return function
+
+        try:
+            return apply(one, two, args, kwargs, copied, self.reference)
+        except OfOneSize:
+            raise
+        except Exception as error:  # Whatever it objects to.
+            raise OfOneSize(f"{SIZES} ({str(error).strip()[:100]})") from error
 
     def _weight(self, parameter: Parameter, path: str) -> keras.KerasTensor:
         """Returns a weight as a tensor, which an `Embedding` looks up."""
@@ -293,8 +285,11 @@ class _Inlining:
             plain = np.arange(index.size).reshape(index.shape)
             if not np.array_equal(index, plain):
                 value = ops.take(ops.reshape(value, (-1,)), index)
-        if tuple(value.shape) != parameter.shape:
-            value = ops.reshape(value, parameter.shape)
+        shape = parameter.shape
+        if len(shape) < 2:  # Broadcast along a first axis, as to a batch.
+            shape = (1, *shape)
+        if tuple(value.shape) != shape:
+            value = ops.reshape(value, shape)
         return ops.cast(value, parameter.dtype)
 
     def _enter(
@@ -336,25 +331,33 @@ class _Inlining:
         return [*given, *masks]
 
     def _call(
-        self, operation: Any, path: str, args: tuple, kwargs: Mapping[str, Any]
+        self,
+        operation: Any,
+        path: str,
+        args: tuple,
+        kwargs: Mapping[str, Any],
+        around: Any = None,
     ) -> list[keras.KerasTensor]:
         """Calls a copy of an operation, one for all calls of a layer."""
         _, copied = self.copies.get(id(operation), (None, None))
         if copied is None:
-            copied = self._copy(operation, path)
+            copied = self._copy(operation, path, around)
             if isinstance(operation, keras.Layer):
                 self.copies[id(operation)] = operation, copied
         return keras.tree.flatten(copied(*args, **kwargs))
 
-    def _copy(self, operation: Any, path: str) -> Any:
+    def _copy(self, operation: Any, path: str, around: Any = None) -> Any:
         try:
             return backend.copy_of(operation, self._name(path))
         except Exception as error:  # Whatever its class objects to.
+            fault = str(error).strip()[:200]
+            reason = f"cannot be made again of its own config ({fault})"
+            if around is not None:
+                raise _Stays(around, f"holds one that {reason}") from error
             why = self.reasons.get(id(operation), "")
             raise ValueError(
                 f"{type(operation).__name__} '{path}' "
-                f"{why and f'{why}, and '}cannot be made again of its own "
-                f"config: {str(error).strip()[:200]}"
+                f"{why and f'{why}, and '}{reason}"
             ) from error
 
     def _name(self, path: str) -> str:
@@ -366,44 +369,6 @@ class _Inlining:
             name = f"{base}_{number}"
         self.names.add(name)
         return name
-
-
-def _without_sizes(
-    first: Any,
-    second: Any,
-    known: Mapping[int, keras.KerasTensor],
-    layer: keras.Layer,
-) -> Any:
-    """Returns an argument for tensors of any size, of those for two sizes."""
-    if isinstance(first, keras.KerasTensor):
-        return known[id(first)]
-    if isinstance(first, keras.Variable):
-        raise _Stays(layer, "uses a weight by itself")
-    if not (ops.is_tensor(first) or isinstance(first, np.ndarray)):
-        if callable(first) or first == second:
-            return first
-        raise _Stays(layer, "computes with the size of its inputs")
-    one, two = (
-        np.asarray(ops.convert_to_numpy(each)) for each in (first, second)
-    )
-    if one.shape != two.shape and one.ndim == two.ndim and one.ndim:
-        # The same for each entry of a batch.
-        one, two = one[:1], two[:1]
-    if not np.array_equal(one, two, equal_nan=True):
-        raise _Stays(layer, "computes with the size of its inputs")
-    return ops.convert_to_tensor(one)
-
-
-def _reshape(before, after) -> Any:
-    """Returns an operation for tensors of any size, of those for two sizes."""
-    shape = [
-        a if a == b else -1 for a, b in zip(before, after, strict=True)
-    ]
-    if shape.count(-1) == 1:
-        return functions.numpy.Reshape(tuple(shape))
-    if shape.count(-1) == 2 and (before[0], after[0]) == (BATCH, BATCH + 2):
-        return keras.layers.Reshape(shape[1:])
-    return None
 
 
 def _structures(graph: Graph) -> tuple[Any, Any]:
@@ -434,7 +399,7 @@ def _compare(graph: Graph, found: keras.Model) -> None:
     """
     model = graph.model
     failure: Exception | None = None
-    for length in LENGTHS:
+    for length in (*LENGTHS, 64):
         rng = np.random.default_rng(0)
         values = [
             random_value(
