@@ -106,15 +106,20 @@ def pristine(
     return twin, found
 
 
-def copy_of(operation: keras.Operation, name: str) -> keras.Operation:
+def copy_of(
+    operation: keras.Operation, name: str, changes: Mapping[str, Any]
+) -> keras.Operation:
     """Makes a layer or function again of its config, not built yet.
 
     Args:
         operation: What to take after.
         name: The name of the copy.
+        changes: Other entries of its config to change.
     """
     if not isinstance(operation, keras.Layer):
-        made = type(operation).from_config(operation.get_config())
+        made = type(operation).from_config(
+            {**operation.get_config(), **changes}
+        )
         made.name = name
         return made
     try:
@@ -129,7 +134,7 @@ def copy_of(operation: keras.Operation, name: str) -> keras.Operation:
             dtype=operation.dtype_policy.name,
             trainable=operation.trainable,
         )
-    config |= {**_live(operation), "name": name}
+    config |= {**_live(operation), **changes, "name": name}
     with custom_parts(operation):
         return type(operation).from_config(_without_build_shapes(config))
 

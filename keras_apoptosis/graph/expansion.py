@@ -605,7 +605,7 @@ def _snake(name: str) -> str:
 
 
 def filled(arguments: Any, values: Sequence[Any]) -> Any:
-    """Returns arguments with values for their symbolic tensors, in flat order."""
+    """Returns arguments with values for their symbolic tensors."""
     remaining = iter(values)
     flat = [
         next(remaining) if isinstance(each, keras.KerasTensor) else each

@@ -95,6 +95,23 @@ def apply(
     raise OfOneSize(f"{SIZES} ({type(operation).__name__})")
 
 
+def known_settings(one: Record, other: Record) -> dict[str, Any]:
+    """Returns settings of a layer that leave sizes open which are known."""
+    layer = one.operation
+    if not isinstance(layer, keras.layers.EinsumDense):
+        return {}
+    told = layer.get_config()["output_shape"]
+    if None not in (told if isinstance(told, (list, tuple)) else (told,)):
+        return {}
+    shapes = [each.outputs[0].shape[1:] for each in (one, other)]
+    return {
+        "output_shape": tuple(
+            first if size is None and first == second else size
+            for size, first, second in zip(told, *shapes, strict=True)
+        )
+    }
+
+
 def _is_mean_of_units(operation: Any, args: Sequence[Any]) -> bool:
     if not isinstance(operation, functions.numpy.Mean):
         return False

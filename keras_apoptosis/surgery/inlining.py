@@ -1,10 +1,12 @@
-"""Composite layers to the layers and operations that they are made of."""
+"""Layers of layers to a flat functional model of what they call."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,46 +32,58 @@ from keras_apoptosis.graph.expansion import (
 )
 from keras_apoptosis.graph.reading import Graph, Step, read
 from keras_apoptosis.graph.rule_table import rule_of
+from keras_apoptosis.graph.rules import Arithmetic, Elementwise
 from keras_apoptosis.graph.sizes import first_difference
 from keras_apoptosis.surgery.any_size import (
     SIZES,
     OfOneSize,
     apply,
     argument_of,
+    known_settings,
 )
 from keras_apoptosis.surgery.conversion import copy_state
 
 
-def inline(model: keras.Model, *, length: int | None = None) -> keras.Model:
-    """Makes a functional model of the layers inside a model's own layers.
+def inline(
+    model: keras.Model, length: int | Mapping[str, int] | None = None
+) -> keras.Model:
+    """Makes a flat functional model of the layers inside a model's layers.
 
-    A block that is written as a layer of its own shows the sizes that its
-    class has arguments for: a transformer block which computes the width of
-    a head as `hidden_dim // num_heads` can lose no head. Its inner layers
-    can, each by itself. This function calls every such layer on symbolic
-    tensors and makes a flat functional model of what it calls, to prune
-    before or while it trains: all units inside are measured by every method,
-    and what is saved loads without this package.
+    A block that is written as a layer of its own can only become as small as
+    the arguments of its class can say: a transformer block that computes the
+    width of a head as `hidden_dim // num_heads` can lose no head, and an
+    encoder with one `mlp_dim` for all blocks no unit of one of them. The
+    layers inside can, each by itself. This function calls every layer that
+    has no rule on symbolic tensors, and makes a model of the layers and
+    `keras.ops` functions that it calls. Use it before training: all units
+    inside are units of the model then, which every method measures and
+    prunes, and what is saved loads without this package.
 
     A layer stays as it is where its calls do not say all that it does: where
-    it uses weights of its own (a class token), computes something else in
-    training, adds losses, or computes with numbers that depend on a batch.
+    it does something else in training, adds losses, or computes with the size
+    of a batch. If it holds weights, a warning tells why.
+
+    Weights that a layer uses by itself (a class token, a scale) become those
+    of an `Embedding` that looks them up. A mean over the last axis becomes a
+    sum times a constant, so that removed units count as zeros.
 
     Args:
         model: A built model, subclassed ones included. It is left as it is.
-        length: Integer, at least 1. The size of all axes, but the batch, whose
-            size is unknown; the new model takes inputs of that size only.
-            By default they stay unknown, and layers that compute with them
-            (causal masks, positions) stay as they are.
+            What its class adds (a `train_step`, a `generate`) is not copied.
+        length: Integer, at least 1: the size of every axis but the batch that
+            is unknown, which is then fixed in the new model. Or a dictionary
+            of such integers by the names of inputs. By default unknown sizes
+            stay unknown, and layers that compute with them (causal masks,
+            positions) stay as they are.
 
     Returns:
-        A functional model with copied weights, which is not compiled. Inner
-        layers are named by their path, as in `"block_attention_query"`.
+        A functional model with copies of the weights, not compiled. Layers
+        are named by their paths, such as `"block_1_attention_query"`.
 
     Raises:
-        ValueError: If the calls of a subclassed model cannot be followed, a
-            layer cannot be made again of its config, or the new model
-            computes something else than `model` does.
+        ValueError: If `length` is out of range, a subclassed model cannot be
+            followed, a layer cannot be made again of its config, or the new
+            model computes something else than `model` on random inputs.
 
     Example:
 
@@ -85,16 +99,18 @@ def inline(model: keras.Model, *, length: int | None = None) -> keras.Model:
     >>> [layer.name for layer in ka.inline(model).layers[1:]]
     ['block_up', 'block_down', 'block_add']
     """
-    if length is not None and (not isinstance(length, int) or length < 1):
-        raise ValueError(
-            "Expected `length` to be an integer of at least 1, or `None`. "
-            f"Received: length={length}"
-        )
+    lengths = _lengths(model, length)
     reasons: dict[int, str] = {}
     while True:
-        graph = read(model, Composites(frozenset(reasons)))
+        graph = read(model, Opened(frozenset(reasons)))
+        if not graph.whole:
+            raise ValueError(
+                f"Cannot inline model '{model.name}': what its own `call` does "
+                f"cannot be followed. Received: model={model}"
+            )
+        making = _Inlining(graph, lengths, reasons)
         try:
-            found = _Inlining(graph, length, reasons).run()
+            made = making.run()
         except _Stays as stays:
             if stays.layer is model:
                 raise ValueError(
@@ -102,20 +118,15 @@ def inline(model: keras.Model, *, length: int | None = None) -> keras.Model:
                     f"Received: model={model}"
                 ) from stays
             reasons[id(stays.layer)] = stays.reason
-            print(
-                "STAYS",
-                type(stays.layer).__name__,
-                stays.layer.name,
-                stays.reason[:300],
-            )
-        else:
-            _compare(graph, found)
-            return found
+            continue
+        _compare(graph, made)
+        making.tell()
+        return made
 
 
 @dataclasses.dataclass(frozen=True)
-class Composites:
-    """Layers to replace by what they call: those that have no rule.
+class Opened:
+    """Says which layers to replace by what they call: those without a rule.
 
     Args:
         kept: Ids of layers that stay as they are.
@@ -146,49 +157,71 @@ class _Inlining:
 
     Args:
         graph: The model's graph, in which some layers are followed.
-        length: The size of axes whose size is unknown; `None` to leave it so.
+        lengths: The size of unknown axes, by the names of inputs.
+        reasons: Why layers stay as they are, by their ids.
     """
 
     def __init__(
-        self, graph: Graph, length: int | None, reasons: Mapping[int, str]
+        self,
+        graph: Graph,
+        lengths: Mapping[str, int | None],
+        reasons: Mapping[int, str],
     ):
         self.graph = graph
-        self.length = length
-        self.values: dict[int, keras.KerasTensor] = {}
+        self.lengths = lengths
         self.reasons = reasons
+        self.values: dict[int, keras.KerasTensor] = {}
         self.copies: dict[int, tuple[keras.Layer, keras.Layer]] = {}
-        self.weights = {}
+        self.weights: dict[int, keras.KerasTensor] = {}
         self.names: set[str] = set()
+        self.calls = collections.Counter(
+            id(step.operation) for step in graph.steps
+        )
         self.followed: dict[int, tuple[Expansion, Expansion]] = {}
 
     def run(self) -> keras.Model:
         """Returns the model."""
-        graph, model = self.graph, self.graph.model
+        graph = self.graph
         inputs = [self._input(graph.tensors[key]) for key in graph.inputs]
-        self.values.update(zip(graph.inputs, inputs, strict=True))
         self.reference = inputs[0]
+        self.values.update(zip(graph.inputs, inputs, strict=True))
         for step in graph.steps:
-            made = self._made(step)
-            self.values.update(zip(step.outputs, made, strict=True))
+            outputs = self._made(step)
+            self.values.update(zip(step.outputs, outputs, strict=True))
         outputs = [self.values[key] for key in graph.outputs]
         into, out = _structures(graph)
-        new = keras.Model(
-            _packed(into, inputs), _packed(out, outputs), name=model.name
+        made = keras.Model(
+            _packed(into, inputs), _packed(out, outputs), name=graph.model.name
         )
         for layer, copied in self.copies.values():
             copy_state(layer, copied)
-        return new
+        return made
+
+    def tell(self) -> None:
+        """Warns of layers with weights that stay as they are."""
+        told = [
+            f"{type(layer).__name__} '{layer.name}' {self.reasons[key]}"
+            for key, (layer, _) in self.copies.items()
+            if key in self.reasons and layer.weights
+        ]
+        if told:
+            warnings.warn(
+                f"Layers that stay as they are: {'; '.join(told)}",
+                stacklevel=3,
+            )
 
     def _input(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
-        batch, *sizes = tensor.shape
         named = backend.as_function(self.graph.model) is not None
+        name = tensor.name if named else "inputs"
+        length = self.lengths.get(name)
+        batch, *sizes = tensor.shape
         return keras.Input(
             batch_shape=(
                 batch,
-                *(self.length if size is None else size for size in sizes),
+                *(length if size is None else size for size in sizes),
             ),
             dtype=tensor.dtype,
-            name=self._name(tensor.name if named else "inputs"),
+            name=self._name(name),
         )
 
     def _made(self, step: Step) -> list[keras.KerasTensor]:
@@ -205,15 +238,46 @@ class _Inlining:
             each.records[step.index]
             for each in self.followed[id(step.expansion)]
         )
-        layer = one.inside[-1] if one.inside else step.expansion.layer
         try:
-            return self._recorded(step, one, two, given)
+            return self._recorded(step.path, one, two, given)
         except OfOneSize as error:
+            layer = one.inside[-1] if one.inside else step.expansion.layer
             raise _Stays(layer, str(error)) from error
+
+    def _enter(
+        self, expansion: Expansion, given: Sequence[keras.KerasTensor]
+    ) -> list[keras.KerasTensor]:
+        """Follows a layer at two sizes of all that is unknown."""
+        layer = expansion.layer
+        if layer.activity_regularizer is not None:
+            raise _Stays(layer, "has an activity regularizer")
+        count = len(expansion.inputs) - len(expansion.masked)
+        pairs = [*zip(given, expansion.inputs[:count], strict=True)]
+        try:
+            one, two = (
+                expansion.at(
+                    [
+                        _sized(tensor.shape, own.shape, batch, shorter)
+                        for tensor, own in pairs
+                    ]
+                )
+                for batch, shorter in ((BATCH, 0), (BATCH + 2, 2))
+            )
+            in_training = one.in_training()
+        except NotFollowed as error:
+            raise _Stays(layer, str(error)) from error
+        differing = first_difference(one, in_training)
+        if differing is not None:
+            raise _Stays(differing, "does something else in training")
+        self.followed[id(expansion)] = one, two
+        masks = [mask_of(given[place]) for place in expansion.masked]
+        if any(mask is None for mask in masks):
+            raise _Stays(layer, "is given a mask that no layer computes")
+        return [*given, *masks]
 
     def _recorded(
         self,
-        step: Step,
+        path: str,
         one: Record,
         two: Record,
         given: Sequence[keras.KerasTensor],
@@ -223,112 +287,49 @@ class _Inlining:
         if one.computed:
             raise OfOneSize("computes with numbers made of its weights")
         if isinstance(operation, Parameter):
-            return [self._weight(operation, step.path)]
-        known = dict(zip(map(id, one.arguments.keras_tensors), given))
+            return [self._weight(operation, path)]
+        broadcasts = isinstance(rule_of(operation), (Arithmetic, Elementwise))
+        tensors = {
+            id(recorded): tensor
+            if broadcasts
+            else _of_rank(tensor, len(recorded.shape))
+            for recorded, tensor in zip(
+                one.arguments.keras_tensors, given, strict=True
+            )
+        }
+        flat, other = (
+            keras.tree.flatten((each.args, each.kwargs)) for each in (one, two)
+        )
         args, kwargs = keras.tree.pack_sequence_as(
             (one.args, one.kwargs),
             [
-                known[id(first)]
+                tensors[id(first)]
                 if isinstance(first, keras.KerasTensor)
                 else argument_of(first, second)
-                for first, second in zip(
-                    keras.tree.flatten((one.args, one.kwargs)),
-                    keras.tree.flatten((two.args, two.kwargs)),
-                    strict=True,
-                )
+                for first, second in zip(flat, other, strict=True)
             ],
         )
         if isinstance(operation, Exit):
             return [*args]
+        around = one.inside[-1] if one.inside else None
         if isinstance(operation, keras.Layer):
-            around = one.inside[-1] if one.inside else None
-            return self._call(operation, step.path, args, kwargs, around)
+            settings = None
+            if self.calls[id(operation)] == 1:
+                settings = known_settings(one, two)
+            return self._call(operation, path, args, kwargs, around, settings)
 
         def copied(function: Any) -> Any:
             if function is operation:
-                return self._copy(function, step.path)
-            function.name = self._name(step.path)
+                return self._copy(function, path, around)
+            function.name = self._name(path)
             return function
 
         try:
             return apply(one, two, args, kwargs, copied, self.reference)
-        except OfOneSize:
+        except (OfOneSize, _Stays):
             raise
         except Exception as error:  # Whatever it objects to.
             raise OfOneSize(f"{SIZES} ({str(error).strip()[:100]})") from error
-
-    def _weight(self, parameter: Parameter, path: str) -> keras.KerasTensor:
-        """Returns a weight as a tensor, which an `Embedding` looks up."""
-        variable = parameter.variable
-        shape = tuple(variable.shape)
-        if id(variable) not in self.weights:
-            width = shape[-1] if shape else 1
-            layer = keras.layers.Embedding(
-                math.prod(shape) // max(width, 1),
-                width,
-                embeddings_regularizer=variable.regularizer,
-                embeddings_constraint=variable.constraint,
-                dtype=parameter.dtype,
-                name=self._name(path),
-            )
-            zero = ops.cast(ops.sum(ops.zeros_like(self.reference)), "int32")
-            rows = ops.add(zero, ops.arange(layer.input_dim, dtype="int32"))
-            self.weights[id(variable)] = layer, rows
-            layer(rows)
-            value = ops.convert_to_numpy(variable.value)
-            layer.embeddings.assign(value.reshape(layer.embeddings.shape))
-            layer.embeddings.trainable = variable.trainable
-        layer, rows = self.weights[id(variable)]
-        value = layer(rows)
-        if parameter.index is not None:
-            index = parameter.index
-            plain = np.arange(index.size).reshape(index.shape)
-            if not np.array_equal(index, plain):
-                value = ops.take(ops.reshape(value, (-1,)), index)
-        shape = parameter.shape
-        if len(shape) < 2:  # Broadcast along a first axis, as to a batch.
-            shape = (1, *shape)
-        if tuple(value.shape) != shape:
-            value = ops.reshape(value, shape)
-        return ops.cast(value, parameter.dtype)
-
-    def _enter(
-        self, expansion: Expansion, given: Sequence[keras.KerasTensor]
-    ) -> list[keras.KerasTensor]:
-        """Follows a layer at two sizes of all that is unknown."""
-        layer = expansion.layer
-        if layer.activity_regularizer is not None:
-            raise _Stays(layer, "has an activity regularizer")
-        shapes = [
-            [
-                other if size is None else size
-                for size, other in zip(tensor.shape, own.shape, strict=True)
-            ]
-            for tensor, own in zip(given, expansion.inputs, strict=False)
-        ]
-        others = [
-            [
-                size if size is not None else other - 2 if axis else BATCH + 2
-                for axis, (size, other) in enumerate(
-                    zip(tensor.shape, own.shape, strict=True)
-                )
-            ]
-            for tensor, own in zip(given, expansion.inputs, strict=False)
-        ]
-        try:
-            one = expansion.at([*map(tuple, shapes)])
-            two = expansion.at([*map(tuple, others)])
-            three = one.in_training()
-        except NotFollowed as error:
-            raise _Stays(layer, str(error)) from error
-        first = first_difference(one, three)
-        if first is not None:
-            raise _Stays(first, "does something else in training")
-        self.followed[id(expansion)] = one, two
-        masks = [mask_of(given[place]) for place in expansion.masked]
-        if any(mask is None for mask in masks):
-            raise _Stays(layer, "is given a mask that no operation computes")
-        return [*given, *masks]
 
     def _call(
         self,
@@ -336,39 +337,141 @@ class _Inlining:
         path: str,
         args: tuple,
         kwargs: Mapping[str, Any],
-        around: Any = None,
+        around: keras.Layer | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> list[keras.KerasTensor]:
         """Calls a copy of an operation, one for all calls of a layer."""
         _, copied = self.copies.get(id(operation), (None, None))
         if copied is None:
-            copied = self._copy(operation, path, around)
+            copied = self._copy(operation, path, around, settings)
             if isinstance(operation, keras.Layer):
                 self.copies[id(operation)] = operation, copied
         return keras.tree.flatten(copied(*args, **kwargs))
 
-    def _copy(self, operation: Any, path: str, around: Any = None) -> Any:
+    def _copy(
+        self,
+        operation: Any,
+        path: str,
+        around: keras.Layer | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Makes a layer or function again, to call it in the new model.
+
+        Args:
+            operation: The layer or function.
+            path: Its path.
+            around: The layer whose code calls it.
+            settings: Entries of its config to change.
+        """
         try:
-            return backend.copy_of(operation, self._name(path))
+            return backend.copy_of(operation, self._name(path), settings or {})
         except Exception as error:  # Whatever its class objects to.
-            fault = str(error).strip()[:200]
+            fault = str(error).strip().split("\n")[0][:100]
             reason = f"cannot be made again of its own config ({fault})"
             if around is not None:
                 raise _Stays(around, f"holds one that {reason}") from error
-            why = self.reasons.get(id(operation), "")
+            if id(operation) in self.reasons:
+                reason = f"{self.reasons[id(operation)]}, and {reason}"
             raise ValueError(
-                f"{type(operation).__name__} '{path}' "
-                f"{why and f'{why}, and '}{reason}"
+                f"Expected layers that can be copied. Received: "
+                f"{type(operation).__name__} '{path}', which {reason}"
             ) from error
+
+    def _weight(self, parameter: Parameter, path: str) -> keras.KerasTensor:
+        """Returns a weight that a layer uses by itself, as a tensor.
+
+        An `Embedding` looks it up, row by row. One without axes or with one
+        gets a first axis of size 1, as to a batch.
+        """
+        variable = parameter.variable
+        if id(variable) not in self.weights:
+            self.weights[id(variable)] = self._looked_up(parameter, path)
+        value = self.weights[id(variable)]
+        index, shape = parameter.index, parameter.shape
+        if index is not None:
+            whole = np.arange(index.size).reshape(index.shape)
+            if not np.array_equal(index, whole):
+                value = ops.take(ops.reshape(value, (-1,)), index)
+        if len(shape) < 2:
+            shape = (1, *(shape or (1,)))
+        if tuple(value.shape) != shape:
+            value = ops.reshape(value, shape)
+        return value
+
+    def _looked_up(self, parameter: Parameter, path: str) -> keras.KerasTensor:
+        variable = parameter.variable
+        *rows, width = variable.shape or (1,)
+        layer = keras.layers.Embedding(
+            math.prod(rows),
+            width,
+            embeddings_regularizer=variable.regularizer,
+            embeddings_constraint=variable.constraint,
+            dtype=keras.DTypePolicy(parameter.dtype),
+            name=self._name(path),
+        )
+        # Keras wants every tensor of a model to depend on an input.
+        zero = ops.cast(ops.sum(ops.zeros_like(self.reference)), "int32")
+        places = ops.arange(layer.input_dim, dtype="int32")
+        value = layer(ops.add(zero, places))
+        told = ops.convert_to_numpy(variable.value)
+        layer.embeddings.assign(told.reshape(layer.embeddings.shape))
+        layer.embeddings.trainable = variable.trainable
+        return value
 
     def _name(self, path: str) -> str:
         """Returns a name for an operation, which no other has."""
-        name = base = path.replace("/", "_")
-        for number in itertools.count(2):
-            if name not in self.names:
-                break
-            name = f"{base}_{number}"
+        base = path.replace("/", "_")
+        names = (f"{base}_{number}" for number in itertools.count(2))
+        name = next(
+            each
+            for each in itertools.chain([base], names)
+            if each not in self.names
+        )
         self.names.add(name)
         return name
+
+
+def _lengths(
+    model: keras.Model, length: int | Mapping[str, int] | None
+) -> dict[str, int | None]:
+    """Returns the size of unknown axes, by the names of inputs.
+
+    Raises:
+        ValueError: If a length is out of range, or names no input.
+    """
+    function = backend.as_function(model)
+    names = [each.name for each in function.inputs] if function else ["inputs"]
+    given: dict[str, int | None] = dict.fromkeys(names)
+    if isinstance(length, Mapping):
+        given |= length
+    else:
+        given = dict.fromkeys(names, length)
+    for name, size in given.items():
+        whole = isinstance(size, int) and not isinstance(size, bool)
+        if name not in names or not (size is None or (whole and size >= 1)):
+            raise ValueError(
+                "Expected `length` to be an integer of at least 1, `None`, or "
+                f"a dictionary of such by the names of inputs ({names}). "
+                f"Received: length={length}"
+            )
+    return given
+
+
+def _sized(
+    shape: Sequence[int | None], own: Sequence[int], batch: int, shorter: int
+) -> tuple[int, ...]:
+    """Returns a shape with sizes for those that are not known."""
+    return tuple(
+        size if size is not None else other - shorter if axis else batch
+        for axis, (size, other) in enumerate(zip(shape, own, strict=True))
+    )
+
+
+def _of_rank(tensor: keras.KerasTensor, rank: int) -> keras.KerasTensor:
+    """Returns a tensor without the first axis that a weight was given."""
+    if len(tensor.shape) <= rank:
+        return tensor
+    return ops.reshape(tensor, tensor.shape[1:])
 
 
 def _structures(graph: Graph) -> tuple[Any, Any]:
@@ -391,34 +494,29 @@ def _packed(structure: Any, flat: Sequence[Any]) -> Any:
     return keras.tree.pack_sequence_as(structure, [*flat])
 
 
-def _compare(graph: Graph, found: keras.Model) -> None:
+def _compare(graph: Graph, made: keras.Model) -> None:
     """Runs the new model beside the old one on random input.
 
     Raises:
         ValueError: If they differ.
     """
-    model = graph.model
-    failure: Exception | None = None
-    for length in (*LENGTHS, 64):
+    model, failure = graph.model, None
+    into, _ = backend.structures_of(made)
+    for length in (*LENGTHS, 128):
         rng = np.random.default_rng(0)
         values = [
             random_value(
-                rng, keras.KerasTensor(concrete(e.shape, length), e.dtype)
+                rng, keras.KerasTensor(concrete(each.shape, length), each.dtype)
             )
-            for e in found.inputs
+            for each in made.inputs
         ]
+        args, kwargs = (_packed(into, values),), {}
+        if backend.as_function(model) is None:
+            args, kwargs = filled(_arguments(graph), values)
         try:
             with no_gradients(), keras.StatelessScope():
-                outputs = found(
-                    _packed(backend.structures_of(found)[0], values),
-                    training=False,
-                )
-                if backend.as_function(model) is None:
-                    args, kwargs = filled(_arguments(graph), values)
-                    expected = model(*args, **kwargs, training=False)
-                else:
-                    into, _ = backend.structures_of(model)
-                    expected = model(_packed(into, values), training=False)
+                outputs = made(_packed(into, values), training=False)
+                expected = model(*args, **kwargs, training=False)
         except Exception as error:  # Too short for some layers, or too long.
             failure = failure or error
             continue
@@ -432,5 +530,6 @@ def _compare(graph: Graph, found: keras.Model) -> None:
             )
         return
     raise ValueError(
-        f"Cannot hold the new model against '{model.name}'"
+        f"Expected a model that runs on random inputs. Received: "
+        f"'{model.name}', which fails ({failure})"
     ) from failure
