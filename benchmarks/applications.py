@@ -6,8 +6,8 @@ Each model has random weights, biases and normalizations too. Its outputs after
 surgery are compared with those of the full model in which the removed units
 are set to zero (`tests/masking.py`), and the largest difference is given as a
 part of the largest output. Where frozen groups are, the reasons are listed.
-`--accept` lets units leave in front of a LayerNormalization, too, as the mean
-of those that stay; there is no comparison then.
+`--prune-normalized` removes units in front of a LayerNormalization, too, as
+the mean of those that stay; there is no comparison then.
 """
 
 from __future__ import annotations
@@ -48,11 +48,8 @@ HEADER = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--accept", action="store_true")
+    parser.add_argument("--prune-normalized", action="store_true")
     arguments = parser.parse_args()
-    if arguments.accept:
-        rule = ka.rules.NormalizationOverUnits(accept=True)
-        ka.register_rule(keras.layers.LayerNormalization, rule)
     names = arguments.names or [
         name
         for name in dir(keras.applications)
@@ -61,7 +58,7 @@ def main() -> None:
     rows, reasons = [], collections.Counter()
     for name in names:
         print(name, file=sys.stderr, flush=True)
-        row, found = measure(name, compare=not arguments.accept)
+        row, found = measure(name, arguments.prune_normalized)
         rows.append(row)
         reasons.update(found)
         gc.collect()
@@ -71,14 +68,14 @@ def main() -> None:
     print(f"keras {keras.__version__} on {keras.backend.backend()}")
 
 
-def measure(name: str, compare: bool) -> tuple[list, list[str]]:
+def measure(name: str, normalized: bool) -> tuple[list, list[str]]:
     size = next((s for key, s in SIZES.items() if name.startswith(key)), 64)
     model = getattr(keras.applications, name)(
         weights=None, input_shape=(size, size, 3), classifier_activation=None
     )
     randomize(model, seed=0)
     start = time.perf_counter()
-    groups = ka.unit_groups(model)
+    groups = ka.unit_groups(model, prune_normalized=normalized)
     analysis = time.perf_counter() - start
     rng = np.random.default_rng(0)
     removal = ka.Removal(
@@ -95,9 +92,9 @@ def measure(name: str, compare: bool) -> tuple[list, list[str]]:
     ]
     before = model.count_params()
     images = rng.normal(size=(2, size, size, 3)).astype("float32")
-    expected = masked_outputs(model, removal, images) if compare else ()
+    expected = () if normalized else masked_outputs(model, removal, images)
     start = time.perf_counter()
-    ka.shrink(model, removal)
+    ka.shrink(model, removal, prune_normalized=normalized)
     surgery = time.perf_counter() - start
     difference = max(
         (

@@ -172,6 +172,7 @@ def recorded(
     layer_class = layer_module.Layer
     make_node = operation_module.Node
     symbolic_call = layer_class.symbolic_call
+    get_item = keras.KerasTensor.__getitem__
     operators = {name: getattr(variable_class, name) for name in OPERATORS}
 
     def node(
@@ -248,17 +249,23 @@ def recorded(
 
         return call
 
+    def item(self: Any, key: Any) -> Any:
+        # Keras takes a slice of a symbolic tensor only in a tuple.
+        return get_item(self, (key,) if isinstance(key, slice) else key)
+
     filtering = keras.config.is_traceback_filtering_enabled()
     try:
         keras.config.disable_traceback_filtering()
         layer_module.Node = operation_module.Node = node
         layer_class.symbolic_call = follow
+        keras.KerasTensor.__getitem__ = item
         for name in OPERATORS:
             setattr(variable_class, name, operator(name))
         yield records
     finally:
         layer_module.Node = operation_module.Node = make_node
         layer_class.symbolic_call = symbolic_call
+        keras.KerasTensor.__getitem__ = get_item
         for name, original in operators.items():
             setattr(variable_class, name, original)
         if filtering:

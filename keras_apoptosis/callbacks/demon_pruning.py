@@ -133,6 +133,9 @@ class DemonPruning(PruningCallback):
             see `PruningCallback`.
         prune_non_trainable: Whether layers with `trainable=False` may lose
             units, too; see `PruningCallback`.
+        prune_normalized: Whether units may also be removed over which a
+            LayerNormalization or GroupNormalization normalizes, such as those
+            of a residual stream; see `ka.shrink`.
         total_epochs: Epochs of the whole training, if it is spread over
             several calls of `fit`.
         seed: Integer. The noise follows from it and the number of the step.
@@ -203,6 +206,7 @@ class DemonPruning(PruningCallback):
         limit: Limit | None = None,
         recalibrate: bool = True,
         prune_non_trainable: bool = False,
+        prune_normalized: bool = False,
         total_epochs: int | None = None,
         seed: int = 0,
         verbose: bool | int | str = "auto",
@@ -217,6 +221,7 @@ class DemonPruning(PruningCallback):
             min_gain=min_gain,
             recalibrate=recalibrate,
             prune_non_trainable=prune_non_trainable,
+            prune_normalized=prune_normalized,
             total_epochs=total_epochs,
             verbose=verbose,
         )
@@ -325,7 +330,7 @@ class DemonPruning(PruningCallback):
             self.noise_every,
             self.seed,
             self.symmetric_noise,
-            self.prune_non_trainable,
+            self.allowed,
         )
         self._pressure = Pressure(
             self.model,

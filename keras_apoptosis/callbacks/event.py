@@ -30,6 +30,8 @@ class Event:
         skipped: Why nothing was pruned; `""` if something was.
         saving: Estimate of the seconds that the removal saves over the steps
             left, less a retrace; `None` if that cannot be told.
+        output_change: Root mean square of how much the outputs changed, as a
+            part of that of the outputs, where it was measured.
         notes: What could not be done exactly.
         attempts: With a `limit`, what each share of the event did to the
             metric, and whether it was kept.
@@ -53,6 +55,7 @@ class Event:
     residuals: Mapping[str, float]
     skipped: str = ""
     saving: float | None = None
+    output_change: float | None = None
     notes: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     dead: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -93,6 +96,8 @@ class Event:
             text += f"; the limit's metric is {self.attempts[-1].value:.4g}"
             if undone:
                 text += f", with {self.attempts[-1].share:.0%} of the event"
+        if self.output_change is not None:
+            text += f"; outputs changed by {self.output_change:.2%}"
         if self.saving is not None:
             gain = "saves" if self.saving >= 0 else "costs"
             text += f"; {gain} about {abs(self.saving):.0f} s until the end"

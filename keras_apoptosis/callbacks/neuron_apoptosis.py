@@ -84,6 +84,9 @@ class NeuronApoptosis(PruningCallback):
             see `PruningCallback`.
         prune_non_trainable: Whether layers with `trainable=False` may lose
             units, too; see `PruningCallback`.
+        prune_normalized: Whether units may also be removed over which a
+            LayerNormalization or GroupNormalization normalizes, such as those
+            of a residual stream; see `ka.shrink`.
         total_epochs: Epochs of the whole training, if it is spread over
             several calls of `fit`.
         seed: Integer, the seed of the criterion's random projection.
@@ -136,6 +139,7 @@ class NeuronApoptosis(PruningCallback):
         batch_size: int = 512,
         recalibrate: bool = True,
         prune_non_trainable: bool = False,
+        prune_normalized: bool = False,
         total_epochs: int | None = None,
         seed: int = 0,
         verbose: bool | int | str = "auto",
@@ -151,6 +155,7 @@ class NeuronApoptosis(PruningCallback):
             min_gain=min_gain,
             recalibrate=recalibrate,
             prune_non_trainable=prune_non_trainable,
+            prune_normalized=prune_normalized,
             total_epochs=total_epochs,
             verbose=verbose,
         )

@@ -28,12 +28,13 @@ from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.outcome import Masks, Skip
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, UnitGroup, analyse
-from keras_apoptosis.graph.groups import pruning_non_trainable
+from keras_apoptosis.graph.groups import Allowed, allowing
 from keras_apoptosis.graph.named_groups import named_groups
 from keras_apoptosis.schedules import EventSchedule
 from keras_apoptosis.selection.price import Attempt, Limit, within_limit
 from keras_apoptosis.selection.ranking import Ranking
 from keras_apoptosis.selection.target_pruning import TargetPruning
+from keras_apoptosis.statistics.output_change import OutputChange
 from keras_apoptosis.statistics.streaming import lasting
 from keras_apoptosis.surgery import Removal, Report, shrink
 from keras_apoptosis.surgery.plan import parameters_after, work_after
@@ -58,7 +59,7 @@ def with_its_groups(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def wrapped(self: PruningCallback, *args: Any, **kwargs: Any) -> Any:
-        with pruning_non_trainable(self.prune_non_trainable):
+        with allowing(self.allowed):
             return method(self, *args, **kwargs)
 
     return wrapped
@@ -102,6 +103,10 @@ class PruningCallback(keras.callbacks.Callback):
             `data` can do it.
         prune_non_trainable: Whether units may also be removed where that
             changes weights of layers with `trainable=False`; see `ka.shrink`.
+        prune_normalized: Whether units may also be removed over which a
+            LayerNormalization or GroupNormalization normalizes, such as those
+            of a residual stream; see `ka.shrink`. How much an event changes
+            the outputs is measured then, where the method has data.
         total_epochs: Integer, the epochs of the whole training, if it is
             spread over several calls of `fit`.
         verbose: 0 for silence, 1 for one line for each event that prunes, 2
@@ -163,6 +168,7 @@ class PruningCallback(keras.callbacks.Callback):
         min_gain: float = 0.0,
         recalibrate: bool = True,
         prune_non_trainable: bool = False,
+        prune_normalized: bool = False,
         total_epochs: int | None = None,
         verbose: bool | int | str = "auto",
     ):
@@ -201,6 +207,7 @@ class PruningCallback(keras.callbacks.Callback):
         self.min_gain = min_gain
         self.recalibrate = bool(recalibrate)
         self.prune_non_trainable = bool(prune_non_trainable)
+        self.prune_normalized = bool(prune_normalized)
         self.total_epochs = total_epochs
         self.verbose = verbose
         self.history: list[Event] = []
@@ -397,6 +404,11 @@ class PruningCallback(keras.callbacks.Callback):
         if data is None or isinstance(data, (str, MissingData)):
             return data
         return lasting(data, samples)
+
+    @property
+    def allowed(self) -> Allowed:
+        """What removals may do."""
+        return Allowed(self.prune_non_trainable, self.prune_normalized)
 
     @property
     def loudness(self) -> int:
@@ -608,6 +620,7 @@ class PruningCallback(keras.callbacks.Callback):
             skipped=outcome.reason if isinstance(outcome, Skip) else "",
             attempts=self._attempts,
             saving=saving,
+            output_change=report.output_change if report else None,
             notes=(*(report.notes if report else ()), *notes),
             **details,
         )
@@ -710,7 +723,11 @@ class PruningCallback(keras.callbacks.Callback):
         if isinstance(outcome, Masks):
             mask_weights(self.model, outcome)
         elif isinstance(outcome, Removal):
-            report = self._shrink(outcome)
+            data = self._own_data if self.prune_normalized else None
+            change = OutputChange(self.model, data)
+            report = dataclasses.replace(
+                self._shrink(outcome), output_change=change.measure()
+            )
         if not isinstance(outcome, Skip):
             self._recalibrate()
         return report
@@ -722,10 +739,16 @@ class PruningCallback(keras.callbacks.Callback):
             return shrink_group_by_group(self.model, removal, self.refit)
         return shrink(self.model, removal)
 
+    @property
+    def _own_data(self) -> Any:
+        """The data that the callback was given, if any."""
+        data = getattr(self, "data", None)
+        return None if isinstance(data, str) else data
+
     def _recalibrate(self) -> None:
         """Computes moving statistics of normalizations anew, from `data`."""
-        data = getattr(self, "data", None)
-        if self.recalibrate and data is not None and not isinstance(data, str):
+        data = self._own_data
+        if self.recalibrate and data is not None:
             self._recalibrated = True
             recalibrate(
                 self.model,

@@ -81,6 +81,9 @@ class SaliencyPruning(PruningCallback):
             see `PruningCallback`.
         prune_non_trainable: Whether layers with `trainable=False` may lose
             units, too; see `PruningCallback`.
+        prune_normalized: Whether units may also be removed over which a
+            LayerNormalization or GroupNormalization normalizes, such as those
+            of a residual stream; see `ka.shrink`.
         total_epochs: Epochs of the whole training, if it is spread over
             several calls of `fit`.
         verbose: 0, 1, 2 or `"auto"`; see `PruningCallback`.
@@ -134,6 +137,7 @@ class SaliencyPruning(PruningCallback):
         samples: int = 4096,
         recalibrate: bool = True,
         prune_non_trainable: bool = False,
+        prune_normalized: bool = False,
         total_epochs: int | None = None,
         verbose: bool | int | str = "auto",
     ):
@@ -146,6 +150,7 @@ class SaliencyPruning(PruningCallback):
             min_units=min_units,
             recalibrate=recalibrate,
             prune_non_trainable=prune_non_trainable,
+            prune_normalized=prune_normalized,
             total_epochs=total_epochs,
             verbose=verbose,
         )

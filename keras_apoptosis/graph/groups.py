@@ -176,7 +176,9 @@ class Analysis:
 
 
 def unit_groups(
-    model: keras.Model, prune_non_trainable: bool = False
+    model: keras.Model,
+    prune_non_trainable: bool = False,
+    prune_normalized: bool = False,
 ) -> list[UnitGroup]:
     """Finds the unit groups of a model.
 
@@ -185,6 +187,9 @@ def unit_groups(
         prune_non_trainable: Whether units may also be removed where that
             changes weights of layers with `trainable=False`: of those that
             make the units, or that use them.
+        prune_normalized: Whether units may also be removed over which a
+            LayerNormalization or GroupNormalization normalizes; see
+            `ka.shrink`.
 
     Returns:
         Its groups, in order from the input to the output. `print(group)`
@@ -207,45 +212,67 @@ def unit_groups(
       consumers: logits
       observed:  hidden
     """
-    return list(analyse(model, prune_non_trainable).groups)
+    allowed = Allowed(prune_non_trainable, prune_normalized)
+    return list(analyse(model, allowed).groups)
 
 
-_PRUNE_NON_TRAINABLE = contextvars.ContextVar(
-    "prune_non_trainable", default=False
-)
+@dataclasses.dataclass(frozen=True)
+class Allowed:
+    """What a removal may do, though it does not by default.
+
+    Args:
+        non_trainable: Change weights of layers with `trainable=False`.
+        normalized: Let a normalization over units that takes them around
+            their mean read a removed unit as the mean of those that stay.
+    """
+
+    non_trainable: bool = False
+    normalized: bool = False
+
+
+NOTHING = Allowed()
+_ALLOWED = contextvars.ContextVar("allowed", default=NOTHING)
 
 
 @contextlib.contextmanager
-def pruning_non_trainable(wanted: bool = True) -> Iterator[None]:
-    """Sets the default of `prune_non_trainable` within a context.
+def allowing(allowed: Allowed) -> Iterator[None]:
+    """Sets what removals may do within a context.
 
     Criteria and selections analyse a model by themselves.
 
     Args:
-        wanted: The default.
+        allowed: What they may do, beside what is allowed already.
     """
-    token = _PRUNE_NON_TRAINABLE.set(wanted)
+    token = _ALLOWED.set(_with_context(allowed))
     try:
         yield
     finally:
-        _PRUNE_NON_TRAINABLE.reset(token)
+        _ALLOWED.reset(token)
+
+
+def _with_context(allowed: Allowed) -> Allowed:
+    """Returns what is allowed, with what the context allows."""
+    known = _ALLOWED.get()
+    return Allowed(
+        allowed.non_trainable or known.non_trainable,
+        allowed.normalized or known.normalized,
+    )
 
 
 def _has_no_rule(layer: keras.Layer) -> bool:
     return rule_of(layer) is None
 
 
-def analyse(model: keras.Model, prune_non_trainable: bool = False) -> Analysis:
+def analyse(model: keras.Model, allowed: Allowed = NOTHING) -> Analysis:
     """Finds the groups of a model, with the trace they come from.
 
     Args:
         model: See `unit_groups`.
-        prune_non_trainable: See `unit_groups`. It is `True` as well within
-            `pruning_non_trainable`.
+        allowed: What removals may do, beside what `allowing` says.
     """
-    prune_non_trainable = prune_non_trainable or _PRUNE_NON_TRAINABLE.get()
+    allowed = _with_context(allowed)
     graph = read(model, _has_no_rule)
-    result = trace(graph, rule_of, BORDER)
+    result = trace(graph, rule_of, BORDER, allowed.normalized)
     group_of, index_of, sizes, blocks_of = _number(result)
 
     def groups_of(labels: np.ndarray) -> list[int]:
@@ -278,7 +305,7 @@ def analyse(model: keras.Model, prune_non_trainable: bool = False) -> Analysis:
         involved = [each.layer for each in producers]
         involved += [each.layer for each in read_by]
         fixed = _non_trainable([*involved, *carriers.get(number, [])])
-        if fixed and not prune_non_trainable:
+        if fixed and not allowed.non_trainable:
             reasons.append(
                 _together(fixed, "is non-trainable (`trainable=False`)")
             )

@@ -127,6 +127,8 @@ class Trace:
 
     Attributes:
         graph: The graph.
+        prune_normalized: Whether normalizations may read a removed unit as
+            the mean of those that stay.
         units: The units of each tensor by axis, by the tensor's key.
         sources: All sources; `Units.sources` are indices into them.
         blocks: The producers.
@@ -145,9 +147,15 @@ class Trace:
             and why.
     """
 
-    def __init__(self, graph: Graph, rule_of: Callable[[Any], Any]):
+    def __init__(
+        self,
+        graph: Graph,
+        rule_of: Callable[[Any], Any],
+        prune_normalized: bool = False,
+    ):
         self.graph = graph
         self.rule_of = rule_of
+        self.prune_normalized = prune_normalized
         self.units: dict[int, Axes] = {}
         self.sources: list[Source] = []
         self.blocks: list[Block] = []

@@ -12,18 +12,25 @@ from keras_apoptosis.graph.reading import Graph, Step, is_mask
 from keras_apoptosis.graph.trace import Trace
 
 
-def trace(graph: Graph, rule_of: Callable[[Any], Any], border: Any) -> Trace:
+def trace(
+    graph: Graph,
+    rule_of: Callable[[Any], Any],
+    border: Any,
+    prune_normalized: bool = False,
+) -> Trace:
     """Follows the units of a graph.
 
     Args:
         graph: The graph.
         rule_of: Returns the rule of an operation, or `None` if there is none.
         border: The rule of the borders of nested models.
+        prune_normalized: Whether normalizations may read a removed unit as
+            the mean of those that stay.
 
     Returns:
         The trace.
     """
-    result = Trace(graph, rule_of)
+    result = Trace(graph, rule_of, prune_normalized)
     touched: dict[int, list[tuple[Call, set[tuple]]]] = {}
     unfollowed: list[tuple[str, Any, str]] = []
     for step in graph.steps:

@@ -10,7 +10,7 @@ import keras
 
 from keras_apoptosis import backend
 from keras_apoptosis.graph import analyse
-from keras_apoptosis.graph.groups import pruning_non_trainable
+from keras_apoptosis.graph.groups import Allowed, allowing
 from keras_apoptosis.selection.price import Attempt, Limit, within_limit
 from keras_apoptosis.selection.pruning_report import PruningReport
 from keras_apoptosis.selection.ranking import ranking_of
@@ -41,6 +41,7 @@ def prune(
     samples: int = 4096,
     batch_size: int = 512,
     prune_non_trainable: bool = False,
+    prune_normalized: bool = False,
     seed: int = 0,
 ) -> PruningReport:
     """Prunes a trained model to a target, in place.
@@ -78,6 +79,9 @@ def prune(
         batch_size: Integer > 0. How many of them to run at once.
         prune_non_trainable: Whether units may also be removed where that
             changes weights of layers with `trainable=False`.
+        prune_normalized: Whether units may also be removed over which a
+            LayerNormalization or GroupNormalization normalizes; see
+            `ka.shrink`.
         seed: Integer, the seed of the random projection of
             `"reconstruction"`.
 
@@ -110,7 +114,7 @@ def prune(
             f"Expected `limit` to be a `ka.Limit` or None. Received: {limit=}"
         )
     sample = None if data is None else sample_of(data, samples)
-    with pruning_non_trainable(prune_non_trainable):
+    with allowing(Allowed(prune_non_trainable, prune_normalized)):
         pruning = TargetPruning(
             model,
             as_targets(target),

@@ -32,7 +32,7 @@ from keras_apoptosis.graph.expansion import (
 )
 from keras_apoptosis.graph.reading import Graph, Step, read
 from keras_apoptosis.graph.rule_table import rule_of
-from keras_apoptosis.graph.rules import Arithmetic, Elementwise
+from keras_apoptosis.graph.rules import Arithmetic, Elementwise, MultiHead
 from keras_apoptosis.graph.sizes import first_difference
 from keras_apoptosis.surgery.any_size import (
     SIZES,
@@ -54,10 +54,10 @@ def inline(
     width of a head as `hidden_dim // num_heads` can lose no head, and an
     encoder with one `mlp_dim` for all blocks no unit of one of them. The
     layers inside can, each by itself. This function calls every layer that
-    has no rule on symbolic tensors, and makes a model of the layers and
-    `keras.ops` functions that it calls. Use it before training: all units
-    inside are units of the model then, which every method measures and
-    prunes, and what is saved loads without this package.
+    has no rule, and attention, on symbolic tensors, and makes a model of the
+    layers and `keras.ops` functions that it calls. Use it before training:
+    all units inside are units of the model then, which every method measures
+    and prunes, and what is saved loads without this package.
 
     A layer stays as it is where its calls do not say all that it does: where
     it does something else in training, adds losses, or computes with the size
@@ -97,7 +97,7 @@ def inline(
     >>> inputs = keras.Input((8,))
     >>> model = keras.Model(inputs, Block(8, name="block")(inputs))
     >>> [layer.name for layer in ka.inline(model).layers[1:]]
-    ['block_up', 'block_down', 'block_add']
+    ['block_up', 'block_down']
     """
     lengths = _lengths(model, length)
     reasons: dict[int, str] = {}
@@ -126,7 +126,10 @@ def inline(
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """Says which layers to replace by what they call: those without a rule.
+    """Says which layers to replace by what they call.
+
+    Those that have no rule, and attention: what is inside it can be measured
+    only where it is called by the model itself.
 
     Args:
         kept: Ids of layers that stay as they are.
@@ -135,7 +138,10 @@ class Opened:
     kept: frozenset[int]
 
     def __call__(self, layer: keras.Layer) -> bool:
-        return id(layer) not in self.kept and rule_of(layer) is None
+        known = rule_of(layer)
+        return id(layer) not in self.kept and (
+            known is None or isinstance(known, MultiHead)
+        )
 
 
 class _Stays(Exception):
@@ -273,7 +279,14 @@ class _Inlining:
         masks = [mask_of(given[place]) for place in expansion.masked]
         if any(mask is None for mask in masks):
             raise _Stays(layer, "is given a mask that no layer computes")
-        return [*given, *masks]
+        # Inside, masks are arguments of the calls that take them.
+        return [
+            *(
+                each if mask_of(each) is None else ops.copy(each)
+                for each in given
+            ),
+            *masks,
+        ]
 
     def _recorded(
         self,
@@ -287,6 +300,8 @@ class _Inlining:
         if one.computed:
             raise OfOneSize("computes with numbers made of its weights")
         if isinstance(operation, Parameter):
+            if operation.shape != two.operation.shape:
+                raise OfOneSize(SIZES)
             return [self._weight(operation, path)]
         broadcasts = isinstance(rule_of(operation), (Arithmetic, Elementwise))
         tensors = {
@@ -389,9 +404,13 @@ class _Inlining:
         value = self.weights[id(variable)]
         index, shape = parameter.index, parameter.shape
         if index is not None:
-            whole = np.arange(index.size).reshape(index.shape)
-            if not np.array_equal(index, whole):
+            rows, width = value.shape
+            starts = index.reshape(-1, index.shape[-1])[:, 0] // width
+            whole = starts[:, None] * width + np.arange(width)
+            if not np.array_equal(index.reshape(-1, index.shape[-1]), whole):
                 value = ops.take(ops.reshape(value, (-1,)), index)
+            elif not np.array_equal(starts, np.arange(rows)):
+                value = ops.take(value, starts, axis=0)
         if len(shape) < 2:
             shape = (1, *(shape or (1,)))
         if tuple(value.shape) != shape:
@@ -504,11 +523,15 @@ def _compare(graph: Graph, made: keras.Model) -> None:
     into, _ = backend.structures_of(made)
     for length in (*LENGTHS, 128):
         rng = np.random.default_rng(0)
-        values = [
-            random_value(
-                rng, keras.KerasTensor(concrete(each.shape, length), each.dtype)
-            )
+        # Another batch than those that layers were followed with.
+        shapes = [
+            (7, *sizes[1:]) if each.shape[0] is None else sizes
             for each in made.inputs
+            for sizes in [concrete(each.shape, length)]
+        ]
+        values = [
+            random_value(rng, keras.KerasTensor(shape, each.dtype))
+            for shape, each in zip(shapes, made.inputs, strict=True)
         ]
         args, kwargs = (_packed(into, values),), {}
         if backend.as_function(model) is None:

@@ -38,12 +38,15 @@ class Report:
         parameters_before: Parameters of the model before.
         parameters_after: Parameters of the model after.
         notes: What could not be done exactly, in words.
+        output_change: Root mean square of how much the outputs changed, as a
+            part of that of the outputs; `None` where it was not measured.
     """
 
     groups: tuple[GroupChange, ...]
     parameters_before: int
     parameters_after: int
     notes: tuple[str, ...] = ()
+    output_change: float | None = None
 
     def __str__(self) -> str:
         rows = [
@@ -59,6 +62,8 @@ class Report:
             ("parameters", self.parameters_before, self.parameters_after, "")
         )
         text = table(("group", "before", "after", "residual"), rows)
+        if self.output_change is not None:
+            text += f"\noutputs changed by {self.output_change:.2%}"
         return "\n".join([text, *(f"note: {note}" for note in self.notes)])
 
 

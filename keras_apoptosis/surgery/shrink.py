@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -12,6 +14,8 @@ from keras_apoptosis import backend
 from keras_apoptosis.backend.step_hooks import without_hooks
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph.groups import Allowed
+from keras_apoptosis.statistics.output_change import OutputChange
 from keras_apoptosis.surgery.apply import UsedElsewhere, apply_plan
 from keras_apoptosis.surgery.check import check
 from keras_apoptosis.surgery.configuration import resized_copy
@@ -23,7 +27,11 @@ from keras_apoptosis.surgery.saving import keep_saveable
 
 
 def shrink(
-    model: keras.Model, removal: Removal, prune_non_trainable: bool = False
+    model: keras.Model,
+    removal: Removal,
+    prune_non_trainable: bool = False,
+    prune_normalized: bool = False,
+    data: Any = None,
 ) -> Report:
     """Removes units from a model in place.
 
@@ -46,6 +54,15 @@ def shrink(
         removal: The units to remove, and what replaces them.
         prune_non_trainable: Whether units may also be removed where that
             changes weights of layers with `trainable=False`.
+        prune_normalized: Whether units may also be removed over which a
+            LayerNormalization or GroupNormalization normalizes, such as those
+            of the residual stream of a transformer. Removed units are then
+            read as the mean of those that stay, not as zero; the scale and
+            the epsilon make up for what stays. Outputs change even where the
+            removed units were zero; `data` tells by how much.
+        data: Inputs of the model, as `fit` takes them, on which to measure
+            how much its outputs change (`Report.output_change`); the first
+            4096 samples are used.
 
     Returns:
         A report of what was done, to print.
@@ -68,7 +85,9 @@ def shrink(
     >>> model.layers[0].units
     5
     """
-    analysis = _checked(model, removal, prune_non_trainable)
+    allowed = Allowed(prune_non_trainable, prune_normalized)
+    analysis = _checked(model, removal, allowed)
+    change = OutputChange(model, data)
     collectives.assert_same(
         removal.digest(),
         "the units to remove and their replacements",
@@ -84,7 +103,8 @@ def shrink(
         gc.collect()
         notes = _apply(model, analysis, removal)
     after = backend.parameters_of(model)
-    return report_of(analysis.groups, removal, before, after, notes)
+    report = report_of(analysis.groups, removal, before, after, notes)
+    return dataclasses.replace(report, output_change=change.measure())
 
 
 def shrink_group_by_group(
@@ -119,7 +139,10 @@ def shrink_group_by_group(
 
 
 def rebuild(
-    model: keras.Model, removal: Removal, prune_non_trainable: bool = False
+    model: keras.Model,
+    removal: Removal,
+    prune_non_trainable: bool = False,
+    prune_normalized: bool = False,
 ) -> keras.Model:
     """Builds a smaller model, with copied weights.
 
@@ -128,6 +151,7 @@ def rebuild(
             It is left as it is.
         removal: The units to remove, and what replaces them.
         prune_non_trainable: See `shrink`.
+        prune_normalized: See `shrink`.
 
     Returns:
         A new model, not compiled, whose layers have the same names.
@@ -147,15 +171,16 @@ def rebuild(
     >>> small.count_params(), model.count_params()
     (37, 58)
     """
-    analysis = _checked(model, removal, prune_non_trainable)
+    allowed = Allowed(prune_non_trainable, prune_normalized)
+    analysis = _checked(model, removal, allowed)
     backend.sync_from_jax(model)
     return resized_copy(model, analysis.graph, make_plan(analysis, removal))
 
 
 def _checked(
-    model: keras.Model, removal: Removal, prune_non_trainable: bool
+    model: keras.Model, removal: Removal, allowed: Allowed
 ) -> Analysis:
-    analysis = analyse(model, prune_non_trainable)
+    analysis = analyse(model, allowed)
     check(analysis, removal)
     over = backend.distribution_of(model)
     if over is not None:

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_apoptosis.backend import kernel_of, layers_inside, lora_of
 from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph.groups import NOTHING, Allowed
 from keras_apoptosis.graph.units import FIXED
 from keras_apoptosis.schedules import ValueSchedule
 from keras_apoptosis.training.live_hook import LiveHook
@@ -37,7 +38,7 @@ class UnitNoise(LiveHook):
         symmetric: Whether units without any gradient get noise as well. By
             default a unit whose gradients are all exactly zero in a step gets
             none in it: it is dead on that batch.
-        prune_non_trainable: See `ka.unit_groups`.
+        allowed: What removals may do.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class UnitNoise(LiveHook):
         every: int = 1,
         seed: int = 0,
         symmetric: bool = False,
-        prune_non_trainable: bool = False,
+        allowed: Allowed = NOTHING,
     ):
         super().__init__(factor=1.0)
         self.model = model
@@ -57,7 +58,7 @@ class UnitNoise(LiveHook):
         self.every = every
         self.seed = seed
         self.symmetric = symmetric
-        self.prune_non_trainable = prune_non_trainable
+        self.allowed = allowed
         self._active: Any = None  # In the present step.
         # By name of the group, which units are alive; all by default.
         self.alive: dict[str, np.ndarray] = {}
@@ -67,7 +68,7 @@ class UnitNoise(LiveHook):
 
     def build(self, weights: Sequence[keras.Variable]) -> None:
         # Weights changed their shape, so units have other positions.
-        self._analysis = analyse(self.model, self.prune_non_trainable)
+        self._analysis = analyse(self.model, self.allowed)
         self._owned = _owned_by_units(
             self._analysis, self.groups(self._analysis)
         )

@@ -18,21 +18,6 @@ def groups_of(model):
     return {group.name: group for group in ka.unit_groups(model)}
 
 
-@pytest.fixture
-def accepted():
-    """Lets units leave in front of a normalization over them."""
-    rules = {
-        layers.LayerNormalization: ka.rules.NormalizationOverUnits(accept=True),
-        layers.GroupNormalization: ka.rules.GroupNorm(accept=True),
-    }
-    before = {each: ka.rules.RULES[each] for each in rules}
-    for each, rule in rules.items():
-        ka.register_rule(each, rule)
-    yield
-    for each, rule in before.items():
-        ka.register_rule(each, rule)
-
-
 class MeanOfKept(layers.Layer):
     """Replaces entries by the mean of the others of their group."""
 
@@ -55,7 +40,7 @@ class MeanOfKept(layers.Layer):
 
 
 @pytest.mark.parametrize("kind", ["layer", "small epsilon", "group"])
-def test_a_normalization_takes_the_mean_of_those_that_stay(kind, accepted):
+def test_a_normalization_takes_the_mean_of_those_that_stay(kind):
     """Its statistics are then those of the kept units, but for the count."""
     norm, gone, groups = {
         "layer": (layers.LayerNormalization(epsilon=0.1), [1, 4], 1),
@@ -77,20 +62,29 @@ def test_a_normalization_takes_the_mean_of_those_that_stay(kind, accepted):
     expected = outputs_of(full, data)
     del full  # It would hold the units back.
     gc.collect()
-    (name,) = [g.name for g in ka.unit_groups(model) if g.removable]
+    groups = ka.unit_groups(model, prune_normalized=True)
+    (name,) = [group.name for group in groups if group.removable]
     units = gone if kind != "group" else [1]  # One of each half.
-    report = ka.shrink(model, ka.Removal({name: units}))
+    (before,) = outputs_of(model, data)
+    report = ka.shrink(
+        model, ka.Removal({name: units}), prune_normalized=True, data=data
+    )
     np.testing.assert_allclose(
         outputs_of(model, data)[0], expected[0], rtol=1e-4, atol=1e-4
     )
     assert "as the mean of those that stay" in report.notes[0]
+    change = np.linalg.norm(expected[0] - before) / np.linalg.norm(before)
+    assert report.output_change == pytest.approx(change, rel=1e-3)
+    assert f"outputs changed by {report.output_change:.2%}" in str(report)
 
 
-def test_a_normalization_over_units_holds_them_unless_accepted():
+def test_a_normalization_over_units_holds_them_unless_asked():
     model = chain((4,), dense(6, "one"), layers.LayerNormalization(), dense(2))
     group = groups_of(model)["one"]
     assert not group.removable
-    assert "replaced by the mean of the others" in group.reason
+    assert "`prune_normalized=True` accepts" in group.reason
+    with pytest.raises(ValueError, match="prune_normalized"):
+        ka.shrink(model, ka.Removal({"one": [0]}))
 
 
 def test_heads_and_widths_are_groups_of_their_own():

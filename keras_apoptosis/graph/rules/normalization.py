@@ -29,26 +29,16 @@ class NormalizationOverUnits(Rule):
 
     The first is what a removal means by itself. The second replaces a unit by
     a mean, which even a dead unit would not survive unnoticed; so it has to be
-    accepted, for all layers of a class, by `ka.register_rule`.
+    asked for, by `prune_normalized=True` (of `ka.shrink`, and others).
 
     Args:
         centred: Whether squares are taken around the mean.
         scale: Attribute name of the scale; `None` where the layer has none
             and divides by a sum instead of a mean.
-        accept: Whether units may be replaced by the mean of those that stay.
-
-    Example:
-
-    >>> rule = ka.rules.NormalizationOverUnits(accept=True)
-    >>> ka.register_rule(keras.layers.LayerNormalization, rule)
-    >>> ka.register_rule(  # As it was.
-    ...     keras.layers.LayerNormalization, ka.rules.NormalizationOverUnits()
-    ... )
     """
 
     centred: bool = True
     scale: str | None = "gamma"
-    accept: bool = False
 
     def trace(self, call: Call) -> Sequence[Axes]:
         layer, (axes,) = call.layer, call.inputs
@@ -70,11 +60,11 @@ class NormalizationOverUnits(Rule):
 
     def _over(self, call: Call, labels: np.ndarray, centred: bool) -> None:
         layer = call.layer
-        if centred and not self.accept:
+        if centred and not call.trace.prune_normalized:
             call.hold_labels(
                 "normalizes over the units: a removed one would have to be "
-                "replaced by the mean of the others "
-                "(see `ka.rules.NormalizationOverUnits`)",
+                "replaced by the mean of the others, which "
+                "`prune_normalized=True` accepts",
                 labels,
             )
         if self.scale is None:
