@@ -407,7 +407,7 @@ class PruningCallback(keras.callbacks.Callback):
 
     @property
     def allowed(self) -> Allowed:
-        """What removals may do."""
+        """Permissions of the removals."""
         return Allowed(self.prune_non_trainable, self.prune_normalized)
 
     @property

@@ -218,11 +218,11 @@ def unit_groups(
 
 @dataclasses.dataclass(frozen=True)
 class Allowed:
-    """What a removal may do, though it does not by default.
+    """Permissions of a removal, which it does not have by default.
 
     Args:
-        non_trainable: Change weights of layers with `trainable=False`.
-        normalized: Let a normalization over units that takes them around
+        non_trainable: To change weights of layers with `trainable=False`.
+        normalized: To let a normalization over units that takes them around
             their mean read a removed unit as the mean of those that stay.
     """
 

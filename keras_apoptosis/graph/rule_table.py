@@ -271,6 +271,7 @@ FUNCTIONS: dict[type, Rule] = {
         "Tile",
         "Transpose",
     ),
+    functions.numpy.BroadcastTo: Moving("shape"),
     functions.numpy.Reshape: Moving("newshape"),
     functions.numpy.GetItem: Indexing(),
     functions.core.Slice: Slice(),

@@ -1,4 +1,4 @@
-"""How much the outputs of a model change, on data."""
+"""Measures by how much the outputs of a model change, on data."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class OutputChange:
         if self.data is None:
             return []
         backend.sync_from_jax(self.model)
-        found = []
+        found: list[np.ndarray] = []
         with no_gradients(), keras.StatelessScope():
             for inputs in batches(self.data, self.batch_size):
                 outputs = self.model(inputs, training=False)
