@@ -3,14 +3,15 @@
     KERAS_BACKEND=torch python benchmarks/kerashub.py [name ...]
 
 Each is made of a small random config, with random weights, biases and
-normalizations too. A third of every prunable group is removed at once; the
-outputs are compared with those of the full model in which these units are set
-to zero (`tests/masking.py`), and the largest difference is given as a part of
-the largest output. The small model is saved, and loaded in a process that does
-not import this package. *Share* is the part of the parameters in weights that
-units of prunable groups own, *with the stream* the same where a normalization
-takes a removed unit as the mean of those that stay. `--reasons` lists why
-groups are not prunable.
+normalizations too, and a `Dense` on every output, as tasks have one. Then it
+is measured twice: as it is, and inlined (`ka.inline`). A third of every
+prunable group is removed at once; the outputs are compared with those of the
+full model in which these units are set to zero (`tests/masking.py`), and the
+largest difference is given as a part of the largest output. The small model is
+saved, and loaded in a process that does not import this package. *Share* is
+the part of the parameters in slices that units of prunable groups own, *with
+streams* the same under `prune_normalized=True`. `--reasons` lists why groups
+are not prunable.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import time
 import traceback
 
 import keras
@@ -33,6 +33,7 @@ import numpy as np
 
 import keras_apoptosis as ka
 from keras_apoptosis.graph import analyse
+from keras_apoptosis.graph.groups import Allowed
 from keras_apoptosis.utils.tables import table
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
@@ -40,14 +41,18 @@ from tests.masking import masked_outputs, outputs_of
 
 HEADER = (
     "backbone",
-    "groups",
-    "prunable",
     "parameters",
+    "as it is: groups",
+    "prunable",
     "share",
-    "with the stream",
     "after",
-    "analysis s",
-    "surgery s",
+    "difference",
+    "loaded",
+    "inlined: groups",
+    "prunable",
+    "share",
+    "with streams",
+    "after",
     "difference",
     "loaded",
 )
@@ -451,6 +456,8 @@ CONFIGS = {
         "image_shape": (48, 48, 3),
     },
 }
+SOUND = {"Whisper": 12, "Moonshine": 2000}  # Lengths of sound.
+WHOLE = ("RetinaNet",)  # Takes images of any size, inlined too.
 LOADER = """
 import json, pathlib, sys
 import keras, keras_hub
@@ -480,53 +487,82 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--reasons", action="store_true")
     arguments = parser.parse_args()
-    rows = {}
+    rows: dict[str, list] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.names or CONFIGS:
+            rows[name] = []
             try:
-                rows[name] = measured(
-                    name, pathlib.Path(folder), arguments.reasons
-                )
+                model = made(name)
+                rows[name].append(f"{model.count_params():,}")
+                inlined = ka.inline(model, lengths_of(name, model))
+                for kind, each in (("", model), ("-inlined", inlined)):
+                    file = pathlib.Path(folder, f"{name}{kind}")
+                    found = measured(each, file, name, bool(kind))
+                    rows[name].extend([*found, ""])  # Loaded, later.
+                    if arguments.reasons:
+                        tell_reasons(each)
             except Exception as error:
                 if arguments.names:
                     traceback.print_exc()
                 print(f"{name}: {type(error).__name__}: {str(error)[:300]}")
-                continue
             print(name, rows[name], flush=True)
         loaded = load_elsewhere(folder)
     for name, row in rows.items():
-        found = loaded.get(name, "not saved")
-        row.append(f"{found:.1e}" if isinstance(found, float) else found)
-    print(table(HEADER, [[name, *row] for name, row in rows.items()]))
+        for place, kind in ((6, ""), (13, "-inlined")):
+            found = loaded.get(f"{name}{kind}", "not saved")
+            if len(row) > place:
+                exact = isinstance(found, float)
+                row[place] = f"{found:.1e}" if exact else found[:60]
+    whole = len(HEADER) - 1
+    cells = [[n, *row, *["-"] * (whole - len(row))] for n, row in rows.items()]
+    print(table(HEADER, cells))
 
 
-def measured(name: str, folder: pathlib.Path, reasons: bool) -> list:
+def made(name: str) -> keras.Model:
+    """Makes a backbone with a head on each output."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
     config = CONFIGS[name]
     config = config() if callable(config) else config
-    model = getattr(MODELS, f"{name}Backbone")(**config)
+    backbone = getattr(MODELS, f"{name}Backbone")(**config)
+    heads: dict[int, object] = {}
+
+    def head(tensor: keras.KerasTensor) -> keras.KerasTensor:
+        if id(tensor) not in heads:
+            free = "float" in tensor.dtype and tensor.shape[-1] is not None
+            made = keras.layers.Dense(3)(tensor) if free else tensor
+            heads[id(tensor)] = made
+        return heads[id(tensor)]
+
+    outputs = keras.tree.map_structure(head, backbone._outputs_struct)
+    model = keras.Model(backbone._inputs_struct, outputs, name=name.lower())
     randomize(model)
-    inputs = inputs_for(model)
-    start = time.perf_counter()
+    return model
+
+
+def lengths_of(name: str, model: keras.Model) -> dict[str, int] | None:
+    """Returns a length for inputs of unknown ones."""
+    if name in WHOLE or not any(None in t.shape[1:] for t in model.inputs):
+        return None
+    return {
+        tensor.name: SOUND.get(name, 7)
+        if "encoder" in tensor.name and name in SOUND
+        else 64
+        if name == "SigLIP"
+        else 7
+        for tensor in model.inputs
+    }
+
+
+def measured(
+    model: keras.Model, file: pathlib.Path, name: str, inlined: bool
+) -> list:
+    inputs = inputs_for(model, name)
     analysis = analyse(model)
-    analysed = time.perf_counter() - start
-    share = share_of(analysis)
-    if reasons:
-        why = collections.Counter(
-            f"{group.reason}" for group in analysis.groups if group.reason
-        )
-        for reason, count in why.most_common(20):
-            print(f"   {count} x {reason[:300]}")
-    plain = ka.rules.NormalizationOverUnits()
-    ka.register_rule(
-        keras.layers.LayerNormalization,
-        ka.rules.NormalizationOverUnits(accept=True),
-    )
-    try:
-        streams = share_of(analyse(model))
-    finally:
-        ka.register_rule(keras.layers.LayerNormalization, plain)
+    shares = [f"{share_of(analysis):.0%}"]
+    if inlined:
+        streams = analyse(model, Allowed(normalized=True))
+        shares.append(f"{share_of(streams):.0%}")
     rng = np.random.default_rng(0)
     removal = ka.Removal(
         {
@@ -537,35 +573,39 @@ def measured(name: str, folder: pathlib.Path, reasons: bool) -> list:
             if group.removable and group.size > 1
         }
     )
-    before = model.count_params()
     expected = masked_outputs(model, removal, keras.tree.flatten(inputs))
-    start = time.perf_counter()
     if removal:
         ka.shrink(model, removal)
-    taken = time.perf_counter() - start
     found = outputs_of(model, inputs)
     difference = max(
         float(np.max(np.abs(one - other)) / np.max(np.abs(one)))
         for one, other in zip(expected, found, strict=True)
         if one.dtype != bool
     )
-    model.save(folder / f"{name}.keras")
+    try:
+        model.save(file.with_suffix(".keras"))
+    except Exception as error:  # A class without a config of its own.
+        print(f"{file.name} cannot be saved: {str(error)[:200]}")
     np.savez(
-        folder / f"{name}.npz",
+        file.with_suffix(".npz"),
         **{f"x{n}": x for n, x in enumerate(keras.tree.flatten(inputs))},
         **{f"y{n}": y for n, y in enumerate(found)},
     )
     return [
         len(analysis.groups),
         sum(group.removable for group in analysis.groups),
-        f"{before:,}",
-        f"{share:.0%}",
-        f"{streams:.0%}",
+        *shares,
         f"{model.count_params():,}",
-        f"{analysed:.2f}",
-        f"{taken:.2f}",
         f"{difference:.1e}",
     ]
+
+
+def tell_reasons(model: keras.Model) -> None:
+    reasons = collections.Counter(
+        group.reason for group in ka.unit_groups(model) if group.reason
+    )
+    for reason, count in reasons.most_common(20):
+        print(f"   {count} x {reason[:300]}")
 
 
 def share_of(analysis) -> float:
@@ -602,14 +642,14 @@ def randomize(model: keras.Model) -> None:
         variable.assign(value)
 
 
-def inputs_for(model: keras.Model):
-    length = 64 if "SigLIP" in type(model).__name__ else 7
+def inputs_for(model: keras.Model, name: str):
+    length = 128 if name in WHOLE else 64 if name == "SigLIP" else 7
     rng = np.random.default_rng(2)
 
     def one(tensor):
-        shape = [2, *(length if s is None else s for s in tensor.shape[1:])]
-        if len(shape) == 3 and tensor.shape[1] is None and shape[2] == 1:
-            shape[1] = 2000  # Sound.
+        sound = name in SOUND and "encoder" in tensor.name
+        size = SOUND[name] if sound else length
+        shape = [2, *(size if s is None else s for s in tensor.shape[1:])]
         if "mask" in tensor.name:
             return np.ones(shape, tensor.dtype)
         if "int" in tensor.dtype:
