@@ -457,7 +457,7 @@ CONFIGS = {
     },
 }
 SOUND = {"Whisper": 12, "Moonshine": 2000}  # Lengths of sound.
-WHOLE = ("RetinaNet",)  # Takes images of any size, inlined too.
+LONG = {"SigLIP": 64, "RetinaNet": 128}  # Other lengths, or sizes of images.
 LOADER = """
 import json, pathlib, sys
 import keras, keras_hub
@@ -542,14 +542,12 @@ def made(name: str) -> keras.Model:
 
 def lengths_of(name: str, model: keras.Model) -> dict[str, int] | None:
     """Returns a length for inputs of unknown ones."""
-    if name in WHOLE or not any(None in t.shape[1:] for t in model.inputs):
+    if not any(None in tensor.shape[1:] for tensor in model.inputs):
         return None
     return {
         tensor.name: SOUND.get(name, 7)
         if "encoder" in tensor.name and name in SOUND
-        else 64
-        if name == "SigLIP"
-        else 7
+        else LONG.get(name, 7)
         for tensor in model.inputs
     }
 
@@ -643,7 +641,7 @@ def randomize(model: keras.Model) -> None:
 
 
 def inputs_for(model: keras.Model, name: str):
-    length = 128 if name in WHOLE else 64 if name == "SigLIP" else 7
+    length = LONG.get(name, 7)
     rng = np.random.default_rng(2)
 
     def one(tensor):

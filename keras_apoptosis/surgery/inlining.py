@@ -120,6 +120,8 @@ def inline(
             reasons[id(stays.layer)] = stays.reason
             continue
         _compare(graph, made)
+        if length is not None and any(step.reason for step in graph.steps):
+            return inline(made)  # More can be followed at known sizes.
         making.tell()
         return made
 

@@ -75,7 +75,8 @@ class CountsItsBatch(layers.Layer):
         self.scale = self.add_weight(shape=(), name="scale")
 
     def call(self, inputs):
-        return self.scale * inputs / inputs.shape[0]
+        batch = ops.cast(ops.shape(inputs)[0], inputs.dtype)
+        return self.scale * inputs / batch
 
 
 def standard(length=5, width=4):
