@@ -37,8 +37,11 @@ def forget_compiled(model: keras.Model) -> None:
     """Drops compiled steps, which would go on with the old variables."""
     if not isinstance(model, keras.Model):  # A function of a graph.
         return
-    model.test_function = None
-    model.predict_function = None
+    for name, value in vars(model).items():
+        # As Keras names them: `generate_function` of KerasHub is another.
+        made = name.endswith("_function") and hasattr(model, f"make_{name}")
+        if made and name != "train_function" and value is not None:
+            setattr(model, name, None)
     if getattr(model, "train_function", None) is not None:
         model.make_train_function(force=True)
 

@@ -140,6 +140,34 @@ def _try(activation: Callable[[Any], Any]) -> bool | None:
         return None
 
 
+def saturation_by_trial(activation: Any) -> str:
+    """Finds out on which side a function of unknown code saturates at zero.
+
+    Args:
+        activation: A function.
+
+    Returns:
+        `"zero"` if it comes to rest at zero for what is far below it;
+        `"negative"` if it is leaky there: linear, but smaller than above;
+        `""` for any other.
+    """
+    if not callable(activation) or isinstance(activation, keras.Operation):
+        return ""
+    homogeneous = is_homogeneous(activation)
+    if homogeneous is None:
+        return ""
+    values = np.array([[-1000.0, -100.0, -30.0, -1.0, 1.0, 30.0]])
+    with keras.StatelessScope(), no_gradients():
+        tensor = ops.convert_to_tensor(values, "float32")
+        found = ops.convert_to_numpy(activation(tensor))[0]
+    if np.abs(found[-1]) < 1e-3:
+        return ""
+    if np.all(np.abs(found[:3]) < 1e-6):
+        return "zero"
+    leaky = homogeneous and 0 < np.abs(found[3]) < np.abs(found[4])
+    return "negative" if leaky else ""
+
+
 def is_linear(activation: Any) -> bool:
     """Returns whether an activation leaves values as they are."""
     return activation is None or activation is activations.linear

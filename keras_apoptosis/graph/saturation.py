@@ -13,7 +13,12 @@ import numpy as np
 from keras import activations, layers
 
 from keras_apoptosis.backend.classes import functions
-from keras_apoptosis.graph.activations import RECTIFIERS
+from keras_apoptosis.graph.activations import (
+    ELEMENTWISE,
+    HOMOGENEOUS,
+    RECTIFIERS,
+    saturation_by_trial,
+)
 from keras_apoptosis.graph.groups import Analysis
 from keras_apoptosis.graph.reading import Step
 from keras_apoptosis.graph.units import Affine, Function, Sum
@@ -71,7 +76,9 @@ def saturated_side(operation: Any) -> str:
         return "negative" if activation.negative_slope else "zero"
     if activation in SILENT or isinstance(activation, SILENT_FUNCTIONS):
         return "zero"
-    return ""
+    if activation in ELEMENTWISE or activation in HOMOGENEOUS:
+        return ""
+    return saturation_by_trial(activation)
 
 
 def gates_of(analysis: Analysis, number: int) -> list[Gate]:

@@ -364,7 +364,8 @@ def settle(
                         f"tells '{place}' sizes or places of them, and has no "
                         "setting that says how many there are"
                     )
-                held.setdefault(group, {}).setdefault(found, []).append(who)
+                why = f"{found} (see `ka.inline`)"
+                held.setdefault(group, {}).setdefault(why, []).append(who)
                 continue
             for setting in found:
                 factors.setdefault(setting.path, []).append(
