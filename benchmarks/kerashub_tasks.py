@@ -5,10 +5,10 @@
 Tasks of small random configs learn random labels for four epochs, with each
 of three methods: units before and after, and the loss in the first and the
 last epoch. Classifiers are inlined (`ka.inline`), language models as they are,
-since they have to generate. Then causal language models generate greedily, with their caches,
-before and after a third of each prunable group is removed: *same* says
-whether the tokens are those of a copy of the full model in which the weights
-that read these units are zero.
+since they have to generate. Then causal language models generate greedily,
+with their caches, before and after a third of each prunable group is removed:
+*same* says whether the tokens are those of a copy of the full model in which
+the weights that read these units are zero.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def forget_compiled(model: keras.Model) -> None:
     """Drops compiled steps, which would go on with the old variables."""
     if not isinstance(model, keras.Model):  # A function of a graph.
         return
-    for name, value in vars(model).items():
+    for name, value in [*vars(model).items()]:
         # As Keras names them: `generate_function` of KerasHub is another.
         made = name.endswith("_function") and hasattr(model, f"make_{name}")
         if made and name != "train_function" and value is not None:

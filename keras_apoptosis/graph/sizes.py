@@ -458,7 +458,7 @@ def first_difference(one: Expansion, other: Expansion) -> Any:
             and type(first.operation) is type(second.operation)
             and first.inside == second.inside
             and _settings(first, {}) == _settings(second, {})
-            and _same_constants(first, second)
+            and _same_constants(first, second, {})
         ):
             continue
         around = [each.inside for each in (first, second) if each is not None]

@@ -119,3 +119,34 @@ def test_a_model_that_is_not_built_is_pruned_in_fit():
     report = pruning.fire(0.5)
     assert report.parameters_after == 3 * 2 + 2 + 2 * 2 + 2
     assert model.part.get_layer("one").units == 2
+
+
+def test_functions_that_a_class_compiles_are_made_anew():
+    """As KerasHub's `generate` does, by the names that Keras uses itself."""
+
+    class Generates(keras.Model):
+        generate_function = None
+
+        def make_generate_function(self):
+            if self.generate_function is None:
+                self.generate_function = compiled(self)
+            return self.generate_function
+
+    def compiled(model):
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            return tf.function(lambda x: model(x, training=False))
+        return lambda x: model(x, training=False)
+
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(6, "relu", name="hidden")(inputs)
+    model = Generates(inputs, keras.layers.Dense(2)(hidden))
+    x = np.ones((2, 4), "float32")
+    model.make_generate_function()(x)
+    ka.shrink(model, ka.Removal({"hidden": [0, 3]}))
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(model.make_generate_function()(x)),
+        keras.ops.convert_to_numpy(model(x)),
+        rtol=1e-5,
+    )
