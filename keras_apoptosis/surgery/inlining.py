@@ -527,7 +527,7 @@ def _compare(graph: Graph, made: keras.Model) -> None:
         rng = np.random.default_rng(0)
         # Another batch than those that layers were followed with.
         shapes = [
-            (7, *sizes[1:]) if each.shape[0] is None else sizes
+            (2, *sizes[1:]) if each.shape[0] is None else sizes
             for each in made.inputs
             for sizes in [concrete(each.shape, length)]
         ]
