@@ -773,6 +773,25 @@ def einsum_and_matmul():
     return keras.Model(inputs, dense(2)(x))
 
 
+@model_of
+def patches_of_units():
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(5, 1, name="one")(inputs)
+    near = ops.image.extract_patches(x, 3, strides=1, padding="same")
+    x = dense(6, "two")(near) + dense(6, "three")(x)
+    return keras.Model(inputs, dense(2)(ops.image.extract_patches(x, 2)))
+
+
+@model_of
+def windows_become_rows_of_the_batch():
+    inputs = keras.Input((4, 4, 3))
+    x = ops.reshape(dense(6, "one")(inputs), (-1, 2, 2, 2, 2, 6))
+    x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 4, 6))
+    x = ops.reshape(dense(5, "two")(x), (-1, 2, 2, 2, 2, 5))
+    x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 4, 4, 5))
+    return keras.Model(inputs, dense(2)(x))
+
+
 # Models.
 
 

@@ -157,7 +157,8 @@ def recorded(
     A layer that is opened leaves no record: what it calls does. One whose
     code fails on symbolic tensors is recorded after all, with the error.
     While its code runs, its own weights are symbolic tensors, too, unless
-    that fails. Calls of other threads are left alone.
+    that fails. Calls of other threads are left alone, and calls by which a
+    layer is built: a `Sequential` then makes a graph of its own.
 
     Args:
         opened: Says of a layer whether to run its code.
@@ -172,6 +173,8 @@ def recorded(
     layer_class = layer_module.Layer
     make_node = operation_module.Node
     symbolic_call = layer_class.symbolic_call
+    maybe_build = layer_class._maybe_build
+    building: list[keras.Layer] = []
     get_item = keras.KerasTensor.__getitem__
     operators = {name: getattr(variable_class, name) for name in OPERATORS}
 
@@ -181,7 +184,7 @@ def recorded(
         call_kwargs: Mapping[str, Any] | None = None,
         outputs: Any = None,
     ) -> Any:
-        if threading.get_ident() != me:
+        if threading.get_ident() != me or building:
             return make_node(operation, call_args, call_kwargs, outputs)
         is_layer = isinstance(operation, keras.Layer)
         error = errors.pop(id(operation), None)
@@ -203,7 +206,7 @@ def recorded(
         return None
 
     def follow(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() != me:
+        if threading.get_ident() != me or building:
             return symbolic_call(self, *args, **kwargs)
         if not opened(self):
             outputs = symbolic_call(self, *args, **kwargs)
@@ -241,6 +244,15 @@ def recorded(
         finally:
             inside.pop()
 
+    def build(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != me:
+            return maybe_build(self, *args, **kwargs)
+        building.append(self)
+        try:
+            return maybe_build(self, *args, **kwargs)
+        finally:
+            building.pop()
+
     def operator(name: str) -> Callable[[Any, Any], Any]:
         def call(self: Any, other: Any) -> Any:
             if isinstance(other, keras.KerasTensor):
@@ -258,6 +270,7 @@ def recorded(
         keras.config.disable_traceback_filtering()
         layer_module.Node = operation_module.Node = node
         layer_class.symbolic_call = follow
+        layer_class._maybe_build = build
         keras.KerasTensor.__getitem__ = item
         for name in OPERATORS:
             setattr(variable_class, name, operator(name))
@@ -265,6 +278,7 @@ def recorded(
     finally:
         layer_module.Node = operation_module.Node = make_node
         layer_class.symbolic_call = symbolic_call
+        layer_class._maybe_build = maybe_build
         keras.KerasTensor.__getitem__ = get_item
         for name, original in operators.items():
             setattr(variable_class, name, original)

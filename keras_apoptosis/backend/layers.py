@@ -97,7 +97,7 @@ def pristine(
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        twin = type(layer).from_config(config)
+        twin = _made_of(type(layer), config)
         if shapes is not None and not twin.built:
             twin.build(**shapes)
         if call is not None:
@@ -136,7 +136,14 @@ def copy_of(
         )
     config |= {**_live(operation), **changes, "name": name}
     with custom_parts(operation):
-        return type(operation).from_config(_without_build_shapes(config))
+        return _made_of(type(operation), _without_build_shapes(config))
+
+
+def _made_of(kind: Any, config: dict[str, Any]) -> keras.Layer:
+    """Makes a layer of its config, some of which are live objects."""
+    if kind is keras.layers.Lambda and callable(config["function"]):
+        return kind(**config)  # `from_config` wants a function as text.
+    return kind.from_config(config)
 
 
 def parts_of(layer: keras.Layer) -> dict[str, Any]:
@@ -289,7 +296,8 @@ def differences(
 
     Returns:
         Plain attributes in which the twins differ, and the recorded arguments
-        of its class where Keras makes its config of them.
+        of its class where Keras makes its config of them. Names, which Keras
+        numbers anew for each twin, stay.
     """
     before = plain_attributes(old)
     found = {
@@ -297,6 +305,7 @@ def differences(
         for name, value in plain_attributes(new).items()
         if name in before
         and name in live.__dict__
+        and name not in ("name", "_path", "_parent_path")
         and not is_same(before[name], value)
     }
     recorded = [each._auto_config for each in (live, old, new)]

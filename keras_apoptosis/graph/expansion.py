@@ -31,6 +31,7 @@ from keras_apoptosis.backend.following import (
 )
 from keras_apoptosis.backend.gradients import no_gradients
 from keras_apoptosis.backend.layers import set_attributes
+from keras_apoptosis.backend.models import layers_inside
 
 # Stand in for sizes that are known at run time only: batch, and lengths. The
 # second is for short positions, the third for layers that shrink images.
@@ -388,13 +389,19 @@ def _compare(expansion: Expansion) -> None:
     rng = np.random.default_rng(0)
     inputs = [random_value(rng, tensor) for tensor in expansion.inputs]
     count = len(inputs) - len(expansion.masked)
-    for place, mask in zip(expansion.masked, inputs[count:], strict=True):
-        masked(inputs[place], mask)
     args, kwargs = filled(expansion.arguments, inputs[:count])
+
+    def with_masks() -> None:
+        """Attaches masks, which may be gone after a call."""
+        for place, mask in zip(expansion.masked, inputs[count:], strict=True):
+            masked(inputs[place], mask)
+
     try:
         with keras.StatelessScope(), no_gradients():
             args, kwargs = in_inference(expansion.layer, args, kwargs)
+            with_masks()
             whole = expansion.layer(*args, **kwargs)
+            with_masks()
             found = expansion.run(inputs)
     except Exception as error:  # Whatever its code objects to.
         raise NotFollowed(blame(error)) from error
@@ -588,9 +595,14 @@ def _whole(
 def _paths(records: Sequence[Record]) -> Iterator[str]:
     """Names that stay the same whenever a layer is followed."""
     seen: dict[str, int] = {}
+    around = {record.inside[0] for record in records if record.inside}
+    held = {id(each) for layer in around for each in layers_inside(layer)}
     for record in records:
         operation = record.operation
-        named = isinstance(operation, (keras.Layer, Parameter))
+        named = isinstance(operation, Parameter)
+        if isinstance(operation, keras.Layer):
+            # One that the code makes in each call has a new name each time.
+            named = id(operation) in held or bool(operation.variables)
         name = operation.name if named else _snake(type(operation).__name__)
         path = "/".join([*(each.name for each in record.inside[1:]), name])
         if not named:

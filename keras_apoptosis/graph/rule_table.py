@@ -44,6 +44,7 @@ from keras_apoptosis.graph.rules import (
     NormalizationOverUnits,
     ParametricReLU,
     Passing,
+    Patches,
     Positions,
     Recurrent,
     Reduction,
@@ -57,6 +58,7 @@ from keras_apoptosis.graph.rules import (
     SpectralNorm,
     Splitting,
     Stack,
+    Tensordot,
     Through,
     TimeDistributed,
     Unequal,
@@ -292,6 +294,8 @@ FUNCTIONS: dict[type, Rule] = {
     functions.core.Unstack: Unstacking(),
     functions.nn.DotProductAttention: ScaledAttention(),
     functions.numpy.Matmul: Matmul(),
+    functions.numpy.Tensordot: Tensordot(),
+    functions.image.ExtractPatches: Patches(),
 }
 
 FOLLOWING: dict[type, Rule] = {

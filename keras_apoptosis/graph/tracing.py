@@ -10,6 +10,7 @@ import keras
 from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.reading import Graph, Step, is_mask
 from keras_apoptosis.graph.trace import Trace
+from keras_apoptosis.graph.whole_parts import hold_whole
 
 
 def trace(
@@ -63,6 +64,7 @@ def trace(
                 if axis is None or axis == each:
                     why = "uses them in a way that is not followed"
                     result.hold(labels, who, why)
+    hold_whole(result)
     who = "the model" if graph.whole else "a part of the model"
     for key in graph.outputs:
         for units in result.units.get(key, NONE).values():

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis import backend
-from keras_apoptosis.backend.calls import mask_of
+from keras_apoptosis.backend.calls import mask_of, masked
 from keras_apoptosis.backend.following import Record
 from keras_apoptosis.backend.gradients import no_gradients
 from keras_apoptosis.graph.expansion import (
@@ -236,7 +236,10 @@ class _Inlining:
         """Returns the outputs of a step, as tensors of the new model."""
         given = [self.values[key] for key in step.inputs]
         if step.node is None:  # The border of a model or of a layer.
-            return given[:1]
+            value, *masks = given
+            if masks and mask_of(value) is not masks[0]:
+                value = masked(ops.copy(value), masks[0])
+            return [value]
         if step.expansion is None:
             args, kwargs = step.filled(given)
             return self._call(step.operation, step.path, args, kwargs)

@@ -206,6 +206,32 @@ def around(*middle, width=4, length=5):
     return keras.Model(inputs, layers.Dense(2, name="head")(x))
 
 
+class Unbuilt(layers.Layer):
+    """Has no `build`, makes layers in each call, and multiplies by hand."""
+
+    def __init__(self, hidden=6, rank=5, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden, self.rank = hidden, rank
+        self.feed = keras.Sequential(
+            [
+                layers.Dense(hidden, activation="relu", name="up"),
+                layers.Dense(3, name="down"),
+            ],
+            name="feed",
+        )
+        self.weight = self.add_weight(shape=(3, rank), name="weight")
+
+    def call(self, inputs):
+        x = self.feed(inputs)
+        x = layers.concatenate([x, layers.ReLU()(x)])
+        made = ops.tensordot(x[..., :3], self.weight, axes=1)
+        return ops.tensordot(made, self.weight, axes=[[-1], [1]])
+
+    def get_config(self):
+        own = {"hidden": self.hidden, "rank": self.rank}
+        return {**super().get_config(), **own}
+
+
 COMPOSITES = {
     "transformer": (
         lambda: around(TransformerBlock(name="block")),
@@ -227,6 +253,10 @@ COMPOSITES = {
     "cached": (
         lambda: around(HoldsCached(name="block")),
         {"stem": 4, "block/inner/up": 6},
+    ),
+    "unbuilt": (
+        lambda: around(Unbuilt(name="block")),
+        {"stem": 4, "block/feed/up": 6, "block/weight/axis1": 5},
     ),
     "two_alike": (
         lambda: around(Mixer(name="one"), Mixer(tokens=9, name="two")),

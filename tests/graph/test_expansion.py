@@ -67,6 +67,29 @@ def test_settings_and_what_follows_them_are_those_of_a_new_layer():
     assert (config["hidden"], config["heads"]) == (6, 1)
 
 
+def test_names_stay_though_a_layer_is_made_again():
+    """Keras numbers layers that have no name anew, each time."""
+
+    class Block(layers.Layer):
+        def __init__(self, hidden=6, **kwargs):
+            super().__init__(**kwargs)
+            self.hidden = hidden
+            self.feed = keras.Sequential(
+                [layers.Dense(hidden, activation="relu"), layers.Dense(3)]
+            )
+
+        def call(self, inputs):
+            return self.feed(inputs)
+
+        def get_config(self):
+            return {**super().get_config(), "hidden": self.hidden}
+
+    model = around(Block(name="block"))
+    names = [group.name for group in ka.unit_groups(model)]
+    ka.shrink(model, third_of(model))
+    assert [group.name for group in ka.unit_groups(model)] == names
+
+
 def test_a_snapshot_brings_back_what_is_inside():
     model = randomize(
         around(TransformerBlock(name="one"), Mixer(name="two")), seed=1

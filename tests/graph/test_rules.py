@@ -172,6 +172,53 @@ def test_grouped_convolutions_lose_one_channel_of_each_group():
     assert tuple(two.kernel.shape) == (1, 1, 2, 2)
 
 
+def test_patches_hold_all_channels_of_a_place_side_by_side():
+    """A patch of 2 x 2 of 3 channels: 12 numbers, channel c at 3 p + c."""
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(3, 1, name="one")(inputs)
+    last = dense(2, "last")
+    model = keras.Model(inputs, last(ops.image.extract_patches(x, 2)))
+    kernel = ops.convert_to_numpy(last.kernel)
+    assert groups_of(model)["one"].size == 3
+    ka.shrink(model, ka.Removal({"one": [1]}))
+    np.testing.assert_array_equal(
+        last.kernel, kernel[[0, 2, 3, 5, 6, 8, 9, 11]]
+    )
+
+
+class SquareRegularizer(keras.regularizers.Regularizer):
+    """Takes nothing but 3 x 3 matrices."""
+
+    def __call__(self, x):
+        return ops.sum(ops.square(ops.reshape(x, (-1, 3, 3))))
+
+
+class SquareConstraint(keras.constraints.Constraint):
+    def __call__(self, x):
+        return ops.reshape(x, (4, 9))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"activity_regularizer": SquareRegularizer()},
+        {"bias_regularizer": SquareRegularizer()},
+        {"kernel_constraint": SquareConstraint()},
+    ],
+)
+def test_what_a_regularizer_or_constraint_takes_whole_stays(arguments):
+    model = chain(
+        (4,), layers.Dense(9, name="one", **arguments), dense(5, "two")
+    )
+    group = groups_of(model)["one"]
+    assert not group.removable
+    assert "Square" in group.reason
+    assert "fails with fewer" in group.reason
+    kept = {"activity_regularizer": "l2", "kernel_constraint": "max_norm"}
+    model = chain((4,), layers.Dense(9, name="one", **kept), dense(5, "two"))
+    assert groups_of(model)["one"].removable
+
+
 def test_reshape_ties_what_becomes_one_column():
     model = chain(
         (3,), layers.Dense(12, name="one"), layers.Reshape((4, 3)), dense(2)

@@ -190,6 +190,53 @@ def test_masks_reach_what_they_reached():
     check_equal_to_masking(inlined, third_of(inlined))
 
 
+class _Words(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.words = layers.Embedding(9, 4, name="words")
+
+    def call(self, inputs):
+        return self.words(inputs) * 2.0
+
+    def compute_mask(self, inputs, mask=None):
+        return ops.not_equal(inputs, 0)
+
+
+def test_masks_that_an_inlined_layer_computes_leave_it():
+    inputs = keras.Input((6,), dtype="int32")
+    x = _Attends(name="block")(_Words(name="words")(inputs))
+    x = layers.LSTM(3, name="lstm")(x)
+    model = randomize(keras.Model(inputs, layers.Dense(2)(x)), seed=1)
+    assert {"words/words", "block/attention/query/query_dim", "lstm"} <= {
+        group.name for group in ka.unit_groups(model)
+    }
+    inlined = ka.inline(model)
+    data = np.array([[1, 2, 3, 0, 0, 0], [4, 5, 6, 7, 8, 1]])
+    np.testing.assert_allclose(
+        outputs_of(inlined, data)[0], outputs_of(model, data)[0], atol=1e-5
+    )
+    check_equal_to_masking(inlined, third_of(inlined))
+
+
+def test_lambdas_are_copied():
+    """The first computes with the backend, so that it stays as it is."""
+
+    def halves(x):
+        return ops.convert_to_tensor(ops.convert_to_numpy(x)) / 2
+
+    inputs = keras.Input((4,))
+    x = layers.Lambda(halves, output_shape=(4,))(inputs)
+    x = layers.Lambda(ops.sin)(layers.Dense(6, name="one")(x))
+    model = randomize(keras.Model(inputs, layers.Dense(2)(x)), seed=1)
+    inlined = ka.inline(model)
+    data = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(inlined(data)),
+        ops.convert_to_numpy(model(data)),
+        atol=1e-6,
+    )
+
+
 class _Attends(layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

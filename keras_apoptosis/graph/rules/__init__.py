@@ -22,8 +22,10 @@ from keras_apoptosis.graph.rules.functions import (
     Arithmetic,
     Einsum,
     Matmul,
+    Patches,
     ScaledAttention,
     Stack,
+    Tensordot,
     Unequal,
 )
 from keras_apoptosis.graph.rules.merging import (
@@ -96,6 +98,7 @@ __all__ = [
     "NormalizationOverUnits",
     "ParametricReLU",
     "Passing",
+    "Patches",
     "Positions",
     "Recurrent",
     "Reduction",
@@ -109,6 +112,7 @@ __all__ = [
     "SpectralNorm",
     "Splitting",
     "Stack",
+    "Tensordot",
     "Through",
     "TimeDistributed",
     "Unequal",

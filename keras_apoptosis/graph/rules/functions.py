@@ -12,7 +12,12 @@ import numpy as np
 from keras_apoptosis.backend.arguments import Along, is_array
 from keras_apoptosis.graph.call import NONE, Call
 from keras_apoptosis.graph.rules.merging import contracted, count, merged
-from keras_apoptosis.graph.rules.rule import Rule, each_by_itself, operands
+from keras_apoptosis.graph.rules.rule import (
+    Rule,
+    channel_axis,
+    each_by_itself,
+    operands,
+)
 from keras_apoptosis.graph.units import Axes, Function, Sum, Transfer, Unknown
 
 
@@ -118,6 +123,56 @@ class Matmul(Rule):
             (batch[len(batch) - second + 2 :] + "yz", call.inputs[1]),
         ]
         return [contracted(call, operands, f"{batch}xz")]
+
+
+class Tensordot(Rule):
+    """Multiplies two tensors, summed over some axes of each."""
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        if len(call.inputs) != 2:
+            made, read = call.output_shapes[0], call.input_shapes[0][-1]
+            call.works(*made[1:], read)
+            call.hold("multiplies the units by a constant")
+            return [NONE]
+        axes = call.layer.axes
+        first, second = (len(shape) for shape in call.input_shapes)
+        if isinstance(axes, int):
+            axes = [[*range(first - axes, first)], [*range(axes)]]
+        pairs = [[a] if isinstance(a, int) else [*a] for a in axes]
+        one = [*"abcdefghijklm"[:first]]
+        other = [*"nopqrstuvwxyz"[:second]]
+        for mine, its in zip(*pairs, strict=True):
+            other[its] = one[mine]
+        out = [each for each in one + other if (each in one) != (each in other)]
+        letters = ["".join(each) for each in (one, other)]
+        operands = list(zip(letters, call.inputs, strict=True))
+        return [contracted(call, operands, "".join(out))]
+
+
+class Patches(Rule):
+    """Lays the entries of small squares side by side: `extract_patches`."""
+
+    def trace(self, call: Call) -> Sequence[Axes]:
+        (axes,), (shape,) = call.inputs, call.input_shapes
+        own = channel_axis(call.layer, shape)
+        others = [units for axis, units in axes.items() if axis != own]
+        call.hold("cuts the axis of the units into patches", others)
+        if own not in axes or len(shape) != 4 or own != 3:
+            call.hold("cuts patches of another form")
+            return [NONE]
+        units = axes[own]
+        call.carry(units)
+        times = call.output_shapes[0][3] // units.labels.size
+        return [
+            {
+                3: dataclasses.replace(
+                    units,
+                    labels=np.tile(units.labels, times),
+                    sources=np.tile(units.sources, times),
+                    padded=units.padded or call.layer.padding == "same",
+                )
+            }
+        ]
 
 
 class ScaledAttention(Rule):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -184,7 +185,7 @@ def _moved(call: Call, axis: int, places: np.ndarray) -> list[np.ndarray]:
     """
     shape = [UNKNOWN_SIZE if n is None else n for n in call.input_shapes[0]]
     if call.input_shapes[0][0] is None:
-        shape[0] = 1
+        shape[0] = _whole_batch(call.input_shapes[0], call.output_shapes)
     shape[axis] = places.size
     row = [-1 if a == axis else 1 for a in range(len(shape))]
     index = np.broadcast_to((1.0 + places).reshape(row), shape)
@@ -199,6 +200,15 @@ def _moved(call: Call, axis: int, places: np.ndarray) -> list[np.ndarray]:
         ).astype(int)
         for old, new in zip(moved, added, strict=True)
     ]
+
+
+def _whole_batch(given: tuple, made: Sequence[tuple]) -> int:
+    """Returns a size of the batch of which whole entries come out."""
+    into, *out = (shape[1:] for shape in (given, *made))
+    if len(out) > 1 or None in (*into, *out[0]):
+        return 1
+    wanted, size = math.prod(out[0]), math.prod(into)
+    return wanted // math.gcd(wanted, size)
 
 
 def _by_place(call: Call, axis: int, moved: list[np.ndarray]) -> bool:
