@@ -1,61 +1,19 @@
 """Backbones of KerasHub: what of them can be pruned, and how exactly.
 
-    KERAS_BACKEND=torch python benchmarks/kerashub.py [name ...]
+    KERAS_BACKEND=torch python benchmarks/kerashub.py [name ...] [--reasons]
 
 Each is made of a small random config, with random weights, biases and
-normalizations too, and a `Dense` on every output, as tasks have one. Then it
-is measured twice: as it is, and inlined (`ka.inline`). A third of every
-prunable group is removed at once; the outputs are compared with those of the
-full model in which these units are set to zero (`tests/masking.py`), and the
-largest difference is given as a part of the largest output. The small model is
-saved, and loaded in a process that does not import this package. *Share* is
-the part of the parameters in slices that units of prunable groups own, *with
-streams* the same under `prune_normalized=True`. `--reasons` lists why groups
-are not prunable.
+normalizations too, and a `Dense` on every output, as tasks have one. What is
+measured: `_pruned_models.py`.
 """
 
 from __future__ import annotations
 
-import argparse
-import collections
-import json
-import math
-import os
-import pathlib
-import subprocess
-import sys
-import tempfile
-import traceback
-
 import keras
 import keras_hub
 import numpy as np
+from _pruned_models import Case, main, random_inputs, randomize
 
-import keras_apoptosis as ka
-from keras_apoptosis.graph import analyse
-from keras_apoptosis.graph.groups import Allowed
-from keras_apoptosis.utils.tables import table
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from tests.masking import masked_outputs, outputs_of
-
-HEADER = (
-    "backbone",
-    "parameters",
-    "as it is: groups",
-    "prunable",
-    "share",
-    "after",
-    "difference",
-    "loaded",
-    "inlined: groups",
-    "prunable",
-    "share",
-    "with streams",
-    "after",
-    "difference",
-    "loaded",
-)
 ENCODER = {
     "vocabulary_size": 60,
     "num_layers": 2,
@@ -458,67 +416,9 @@ CONFIGS = {
 }
 SOUND = {"Whisper": 12, "Moonshine": 2000}  # Lengths of sound.
 LONG = {"SigLIP": 64, "RetinaNet": 128}  # Other lengths, or sizes of images.
-LOADER = """
-import json, pathlib, sys
-import keras, keras_hub
-import numpy as np
-found = {}
-for file in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
-    with np.load(file.with_suffix(".npz")) as data:
-        inputs = [data[f"x{n}"] for n in range(sum("x" in k for k in data))]
-        try:
-            model = keras.saving.load_model(file)
-            given = keras.tree.pack_sequence_as(model._inputs_struct, inputs)
-            made = keras.tree.flatten(model(given, training=False))
-            found[file.stem] = max(
-                float(np.max(np.abs(np.asarray(y) - data[f"y{n}"])))
-                for n, y in enumerate(map(keras.ops.convert_to_numpy, made))
-                if data[f"y{n}"].dtype != bool
-            )
-        except Exception as error:
-            found[file.stem] = repr(error)[:300]
-assert "keras_apoptosis" not in sys.modules
-print("RESULT" + json.dumps(found))
-"""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*")
-    parser.add_argument("--reasons", action="store_true")
-    arguments = parser.parse_args()
-    rows: dict[str, list] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.names or CONFIGS:
-            rows[name] = []
-            try:
-                model = made(name)
-                rows[name].append(f"{model.count_params():,}")
-                inlined = ka.inline(model, lengths_of(name, model))
-                for kind, each in (("", model), ("-inlined", inlined)):
-                    file = pathlib.Path(folder, f"{name}{kind}")
-                    found = measured(each, file, name, bool(kind))
-                    rows[name].extend([*found, ""])  # Loaded, later.
-                    if arguments.reasons:
-                        tell_reasons(each)
-            except Exception as error:
-                if arguments.names:
-                    traceback.print_exc()
-                print(f"{name}: {type(error).__name__}: {str(error)[:300]}")
-            print(name, rows[name], flush=True)
-        loaded = load_elsewhere(folder)
-    for name, row in rows.items():
-        for place, kind in ((6, ""), (13, "-inlined")):
-            found = loaded.get(f"{name}{kind}", "not saved")
-            if len(row) > place:
-                exact = isinstance(found, float)
-                row[place] = f"{found:.1e}" if exact else found[:60]
-    whole = len(HEADER) - 1
-    cells = [[n, *row, *["-"] * (whole - len(row))] for n, row in rows.items()]
-    print(table(HEADER, cells))
-
-
-def made(name: str) -> keras.Model:
+def made(name: str) -> Case:
     """Makes a backbone with a head on each output."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
@@ -537,7 +437,7 @@ def made(name: str) -> keras.Model:
     outputs = keras.tree.map_structure(head, backbone._outputs_struct)
     model = keras.Model(backbone._inputs_struct, outputs, name=name.lower())
     randomize(model)
-    return model
+    return Case(model, inputs_for(model, name), lengths_of(name, model))
 
 
 def lengths_of(name: str, model: keras.Model) -> dict[str, int] | None:
@@ -552,101 +452,12 @@ def lengths_of(name: str, model: keras.Model) -> dict[str, int] | None:
     }
 
 
-def measured(
-    model: keras.Model, file: pathlib.Path, name: str, inlined: bool
-) -> list:
-    inputs = inputs_for(model, name)
-    analysis = analyse(model)
-    shares = [f"{share_of(analysis):.0%}"]
-    if inlined:
-        streams = analyse(model, Allowed(normalized=True))
-        shares.append(f"{share_of(streams):.0%}")
-    rng = np.random.default_rng(0)
-    removal = ka.Removal(
-        {
-            group.name: np.sort(
-                rng.choice(group.size, max(1, group.size // 3), replace=False)
-            )
-            for group in analysis.groups
-            if group.removable and group.size > 1
-        }
-    )
-    expected = masked_outputs(model, removal, keras.tree.flatten(inputs))
-    if removal:
-        ka.shrink(model, removal)
-    found = outputs_of(model, inputs)
-    difference = max(
-        float(np.max(np.abs(one - other)) / np.max(np.abs(one)))
-        for one, other in zip(expected, found, strict=True)
-        if one.dtype != bool
-    )
-    try:
-        model.save(file.with_suffix(".keras"))
-    except Exception as error:  # A class without a config of its own.
-        print(f"{file.name} cannot be saved: {str(error)[:200]}")
-    np.savez(
-        file.with_suffix(".npz"),
-        **{f"x{n}": x for n, x in enumerate(keras.tree.flatten(inputs))},
-        **{f"y{n}": y for n, y in enumerate(found)},
-    )
-    return [
-        len(analysis.groups),
-        sum(group.removable for group in analysis.groups),
-        *shares,
-        f"{model.count_params():,}",
-        f"{difference:.1e}",
-    ]
-
-
-def tell_reasons(model: keras.Model) -> None:
-    reasons = collections.Counter(
-        group.reason for group in ka.unit_groups(model) if group.reason
-    )
-    for reason, count in reasons.most_common(20):
-        print(f"   {count} x {reason[:300]}")
-
-
-def share_of(analysis) -> float:
-    """The part of the parameters that units of prunable groups own."""
-    prunable = np.append([g.removable for g in analysis.groups], False)
-    group_of = np.append(analysis.group_of, -1)
-    owned = 0
-    weights = analysis.graph.model.weights
-    for variable in weights:
-        axes = analysis.trace.axes.get(id(variable), {})
-        free = np.zeros(tuple(variable.shape), bool)
-        for axis, labels in axes.items():
-            mine = prunable[group_of[labels]]
-            shape = [1] * free.ndim
-            shape[axis] = mine.size
-            free |= mine.reshape(shape)
-        owned += int(free.sum())
-    return owned / sum(math.prod(v.shape) for v in weights)
-
-
-def randomize(model: keras.Model) -> None:
-    """Gives every weight, biases and normalizations too, a random value."""
-    rng = np.random.default_rng(1)
-    for variable in model.weights:
-        shape = tuple(variable.shape)
-        if "float" not in variable.dtype:
-            continue
-        if "variance" in variable.path:
-            value = rng.uniform(0.5, 1.5, shape)
-        elif len(shape) < 2:
-            value = rng.choice([-1, 1], shape) * rng.uniform(0.3, 1.0, shape)
-        else:
-            value = rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))
-        variable.assign(value)
-
-
 def inputs_for(model: keras.Model, name: str):
-    length = LONG.get(name, 7)
-    rng = np.random.default_rng(2)
+    """Returns random inputs, masks of ones."""
 
-    def one(tensor):
+    def drawn(tensor, rng):
         sound = name in SOUND and "encoder" in tensor.name
-        size = SOUND[name] if sound else length
+        size = SOUND[name] if sound else LONG.get(name, 7)
         shape = [2, *(size if s is None else s for s in tensor.shape[1:])]
         if "mask" in tensor.name:
             return np.ones(shape, tensor.dtype)
@@ -655,24 +466,8 @@ def inputs_for(model: keras.Model, name: str):
             return rng.integers(0, high, shape).astype(tensor.dtype)
         return rng.normal(size=shape).astype("float32")
 
-    return keras.tree.map_structure(one, model._inputs_struct)
-
-
-def load_elsewhere(folder: str) -> dict:
-    path = [p for p in sys.path if p and "kerashub" in p]
-    done = subprocess.run(
-        [sys.executable, "-c", LOADER, folder],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
-        check=False,
-    )
-    for line in done.stdout.splitlines():
-        if line.startswith("RESULT"):
-            return json.loads(line.removeprefix("RESULT"))
-    return {"": done.stderr[-2000:]}
+    return random_inputs(model, drawn)
 
 
 if __name__ == "__main__":
-    main()
+    main("backbone", CONFIGS, made, "keras_hub")
