@@ -8,7 +8,9 @@ from typing import Any
 import keras
 
 from keras_apoptosis.graph.call import NONE, Call
+from keras_apoptosis.graph.expansion import NotFollowed
 from keras_apoptosis.graph.reading import Graph, Step, is_mask
+from keras_apoptosis.graph.sizes import first_difference
 from keras_apoptosis.graph.trace import Trace
 from keras_apoptosis.graph.whole_parts import hold_whole
 
@@ -64,6 +66,7 @@ def trace(
                 if axis is None or axis == each:
                     why = "uses them in a way that is not followed"
                     result.hold(labels, who, why)
+    _hold_in_training(result)
     hold_whole(result)
     who = "the model" if graph.whole else "a part of the model"
     for key in graph.outputs:
@@ -96,6 +99,36 @@ def _hold_masks(call: Call) -> None:
                     if axis < len(shape) and shape[axis] != 1
                 ]
                 call.hold("is given a mask with one entry per unit", along)
+
+
+def _hold_in_training(trace: Trace) -> None:
+    """Keeps what a followed layer may tie together in training only.
+
+    Such as the mean and the variance of which a layer draws in training,
+    where in inference it takes the mean. With one input there is no other.
+    """
+    for step in trace.graph.steps:
+        expansion = step.expansion
+        if expansion is None or step.index >= 0:
+            continue
+        having = [
+            trace.units[key]
+            for key in step.inputs
+            if "float" in trace.graph.tensors[key].dtype
+            and trace.units.get(key)
+        ]
+        if len(having) < 2:
+            continue
+        try:
+            same = first_difference(expansion, expansion.in_training()) is None
+        except NotFollowed:
+            same = False
+        layer = expansion.layer
+        who = f"{type(layer).__name__} '{layer.name}'"
+        for units in () if same else having:
+            for each in units.values():
+                why = "does something else with them in training"
+                trace.hold(each.labels, who, why)
 
 
 def _hold_shared(

@@ -67,6 +67,37 @@ def test_settings_and_what_follows_them_are_those_of_a_new_layer():
     assert (config["hidden"], config["heads"]) == (6, 1)
 
 
+class Draws(layers.Layer):
+    """Draws from a distribution in training, else takes its mean."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seeds = keras.random.SeedGenerator(7)
+
+    def call(self, inputs, training=None):
+        mean, deviation = inputs
+        if not training:
+            return mean
+        noise = keras.random.normal(ops.shape(mean), seed=self.seeds)
+        return mean + deviation * noise
+
+
+def test_what_is_tied_in_training_only_stays():
+    inputs = keras.Input((4,))
+    x = layers.Dense(5, name="stem")(inputs)
+    mean = layers.Dense(6, name="mean")(x)
+    deviation = layers.Dense(6, name="deviation")(x)
+    x = Draws(name="draws")([mean, deviation])
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    groups = {group.name: group for group in ka.unit_groups(model)}
+    assert groups["stem"].removable
+    for name in ("mean", "deviation"):
+        assert not groups[name].removable
+        assert "in training" in groups[name].reason
+    ka.shrink(model, ka.Removal({"stem": [1]}))
+    assert model(np.zeros((3, 4), "float32"), training=True).shape == (3, 2)
+
+
 def test_names_stay_though_a_layer_is_made_again():
     """Keras numbers layers that have no name anew, each time."""
 
