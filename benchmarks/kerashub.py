@@ -247,7 +247,11 @@ CONFIGS = {
     # Images: transformers.
     "CLIP": lambda: {**_towers("CLIP"), "projection_dim": 32},
     "DeiT": VIT,
-    "DINOV2": {**DINO, "use_swiglu_ffn": False},
+    "DINOV2": {
+        **DINO,
+        "use_swiglu_ffn": False,
+        "position_embedding_shape": (70, 70),
+    },
     "DINOV3": {
         **DINO,
         "patch_size": 16,

@@ -31,6 +31,8 @@ RUNS = [
     "cifar_mlp_stripping.py --sizes 2x256 --seeds 1 --samples 256 --epochs 2",
     "vit_stripping.py --seeds 1 --samples 128 --epochs 1 --layers 1 --width 16 "
     "--heads 2 --expansion 2 --batch-size 64 --augment randaugment",
+    "vit_pruning.py --dataset digits --seeds 1 --epochs 2 --width 8 --layers 1 "
+    "--heads 2",
     "horovod_mnist.py --dataset digits --epochs 1",
 ]
 

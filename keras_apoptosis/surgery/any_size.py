@@ -71,6 +71,8 @@ def apply(
         OfOneSize: If there is no such call.
     """
     operation = one.operation
+    if takes_more_axes(operation) and _has_more_axes(one, args[0]):
+        return [_of_weight(one, other, args[0], copied)]
     if isinstance(operation, functions.numpy.Reshape):
         return [_reshaped(one, other, args[0], copied)]
     if _is_mean_of_units(operation, args):
@@ -93,6 +95,28 @@ def apply(
         if alike and shapes[0][1:] == shapes[1][1:]:
             return [_along_batch(args[0], shapes[0][1:], one, reference)]
     raise OfOneSize(f"{SIZES} ({type(operation).__name__})")
+
+
+def takes_more_axes(operation: Any) -> bool:
+    """Returns whether a weight may have a first axis more for an operation."""
+    kinds = functions.numpy.Reshape, functions.numpy.ExpandDims
+    return isinstance(operation, kinds)
+
+
+def _has_more_axes(record: Record, value: Any) -> bool:
+    return len(value.shape) > len(record.arguments.keras_tensors[0].shape)
+
+
+def _of_weight(
+    one: Record, other: Record, value: Any, copied: Callable[[Any], Any]
+) -> keras.KerasTensor:
+    """Reshapes a weight that has a first axis more."""
+    shape = one.outputs[0].shape
+    if shape != other.outputs[0].shape:
+        raise OfOneSize(SIZES)
+    if len(shape) < 2:
+        return value
+    return copied(functions.numpy.Reshape(shape))(value)
 
 
 def known_settings(one: Record, other: Record) -> dict[str, Any]:

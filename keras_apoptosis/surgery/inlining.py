@@ -40,6 +40,7 @@ from keras_apoptosis.surgery.any_size import (
     apply,
     argument_of,
     known_settings,
+    takes_more_axes,
 )
 from keras_apoptosis.surgery.conversion import copy_state
 
@@ -308,7 +309,9 @@ class _Inlining:
             if operation.shape != two.operation.shape:
                 raise OfOneSize(SIZES)
             return [self._weight(operation, path)]
-        broadcasts = isinstance(rule_of(operation), (Arithmetic, Elementwise))
+        broadcasts = takes_more_axes(operation) or isinstance(
+            rule_of(operation), (Arithmetic, Elementwise)
+        )
         tensors = {
             id(recorded): tensor
             if broadcasts

@@ -79,6 +79,23 @@ class CountsItsBatch(layers.Layer):
         return self.scale * inputs / batch
 
 
+class Windows(layers.Layer):
+    """Attends within windows, which become rows of the batch."""
+
+    def build(self, shape):
+        self.width = shape[-1]
+        self.attention = layers.MultiHeadAttention(2, 3, name="attention")
+        self.attention.build((None, 2, shape[-1]), (None, 2, shape[-1]))
+        self.token = self.add_weight(shape=(shape[-1],), name="token")
+
+    def call(self, inputs):
+        x = ops.reshape(inputs, (-1, 2, self.width))
+        x = ops.reshape(self.attention(x, x), (-1, 6, self.width))
+        token = ops.expand_dims(self.token, (0, 1))
+        token = ops.broadcast_to(token, (ops.shape(x)[0], 1, self.width))
+        return ops.concatenate([token, x], axis=1)
+
+
 def standard(length=5, width=4):
     return randomize(
         around(Standard(name="block"), width=width, length=length), seed=1
@@ -112,6 +129,19 @@ def test_heads_follow_no_setting_and_are_units():
     }
     # Every method can measure them.
     assert all(o.measurable for group in groups for o in group.observations)
+    check_equal_to_masking(inlined, third_of(inlined))
+
+
+def test_windows_are_rows_of_the_batch():
+    model = randomize(around(Windows(name="block"), length=6), seed=1)
+    inlined = ka.inline(model)
+    groups = {g.name: g.size for g in ka.unit_groups(inlined) if g.removable}
+    assert groups == {
+        "stem": 4,
+        "block_attention_query/d": 2,
+        "block_attention_query/e": 3,
+        "block_token": 4,
+    }
     check_equal_to_masking(inlined, third_of(inlined))
 
 
