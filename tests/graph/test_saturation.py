@@ -54,6 +54,22 @@ def test_sides(activation, side):
     assert saturated_side(layers.Dense(2, activation)) == side
 
 
+@pytest.mark.parametrize(
+    ("activation", "side"),
+    [
+        (lambda x: ops.gelu(x, approximate=False), "zero"),
+        (lambda x: x * ops.sigmoid(1.7 * x), "zero"),
+        (lambda x: ops.maximum(x, 0.1 * x), "negative"),
+        (lambda x: ops.maximum(x, -1.0), ""),
+        (lambda x: x, ""),
+        (lambda x: ops.exp(-x * x), ""),
+        (lambda x: ops.relu(x) / (1 + ops.max(x)), ""),
+    ],
+)
+def test_sides_of_functions_are_found_by_trial(activation, side):
+    assert saturated_side(layers.Dense(2, activation)) == side
+
+
 def test_sides_of_layers():
     assert saturated_side(layers.ReLU()) == "zero"
     assert saturated_side(layers.ReLU(max_value=6)) == "zero"
