@@ -427,7 +427,7 @@ class _Inlining:
 
     def _looked_up(self, parameter: Parameter, path: str) -> keras.KerasTensor:
         variable = parameter.variable
-        *rows, width = variable.shape or (1,)
+        *rows, width = tuple(variable.shape) or (1,)
         layer = keras.layers.Embedding(
             math.prod(rows),
             width,
