@@ -8,7 +8,9 @@ from typing import Any
 import keras
 
 from keras_apoptosis.accounting.flops import flops_header, whole
-from keras_apoptosis.graph import analyse
+from keras_apoptosis.graph import UnitGroup, analyse
+from keras_apoptosis.graph.groups import obstacle
+from keras_apoptosis.graph.saturation import silent_groups
 from keras_apoptosis.surgery import Removal
 from keras_apoptosis.surgery.plan import parameters_after, work_after
 from keras_apoptosis.utils.tables import table
@@ -25,9 +27,10 @@ def report(model: keras.Model, input_shape: Any = None) -> str:
     Returns:
         A table with one row for each unit group: its size, the parameters
         and the forward FLOPs that removing one of its units saves (of one
-        sample, or of one position of the input, as the header says), and, if
-        it is not prunable, why. For a model without unit groups a sentence
-        that says so.
+        sample, or of one position of the input, as the header says), which
+        methods can prune it (with `"*"` only by criteria that need no data)
+        and, if it is not prunable, why. For a model without unit groups a
+        sentence that says so.
 
     Raises:
         ValueError: If the model's graph cannot be read.
@@ -40,10 +43,10 @@ def report(model: keras.Model, input_shape: Any = None) -> str:
     ...     keras.layers.Dense(2, name="logits"),
     ... ])
     >>> print(ka.report(model))
-     group    units   parameters a unit   FLOPs a unit   not prunable because
+     group    units   parameters a unit   FLOPs a unit   methods ...
      ─────...
-     hidden       8                   7             12
-     logits       2                                      the model returns them
+     hidden       8                   7             12   apoptosis, ...
+     logits       2                                      ...
     """
     analysis = analyse(model)
     if not analysis.groups:
@@ -54,7 +57,8 @@ def report(model: keras.Model, input_shape: Any = None) -> str:
     parameters = parameters_after(analysis)
     work = work_after(analysis, input_shape=input_shape)
     rows = []
-    for group in analysis.groups:
+    silent = silent_groups(analysis)
+    for number, group in enumerate(analysis.groups):
         weights: Any = ""
         flops: Any = ""
         if group.removable and group.size > 1:
@@ -62,12 +66,28 @@ def report(model: keras.Model, input_shape: Any = None) -> str:
             weights = parameters - parameters_after(analysis, removal)
             saved = 2 * (work - work_after(analysis, removal, input_shape))
             flops = "unknown" if math.isnan(saved) else whole(saved)
-        rows.append((group.name, group.size, weights, flops, group.reason))
+        methods = _methods(group, number in silent) if group.removable else ""
+        rows.append(
+            (group.name, group.size, weights, flops, methods, group.reason)
+        )
     header = (
         "group",
         "units",
         "parameters a unit",
         flops_header(analysis, input_shape).replace("FLOPs", "FLOPs a unit"),
+        "methods",
         "not prunable because",
     )
     return table(header, rows)
+
+
+def _methods(group: UnitGroup, silent: bool) -> str:
+    """Names the methods that can prune a group."""
+    points = group.observations
+    seen = bool(points) and all(point.measurable for point in points)
+    found = {
+        "apoptosis": not obstacle(group, measured=True),
+        "saliency" if seen else "saliency*": True,
+        "demon": silent,
+    }
+    return ", ".join(name for name, able in found.items() if able)

@@ -104,6 +104,32 @@ class UnitGroup:
         return "\n".join(lines)
 
 
+def obstacle(group: UnitGroup, measured: bool = False) -> str:
+    """Returns why kept units of a group cannot replace removed ones.
+
+    Args:
+        group: The group.
+        measured: Whether the activations of the units have to be measured.
+
+    Returns:
+        The reason; `""` where they can.
+    """
+    if not group.observations:
+        return "no layer consumes the units with weights"
+    for point in group.observations:
+        if not (point.combines and point.shifts):
+            return (
+                f"a consumer at '{point.name}' cannot use other units as a "
+                "replacement"
+            )
+        if measured and not point.measurable:
+            return (
+                f"the units are used inside layer '{point.name}', where "
+                "activations cannot be measured"
+            )
+    return ""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Analysis:
     """The units of a model: its graph, its trace and its groups.

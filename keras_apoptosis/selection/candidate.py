@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from keras_apoptosis.backend import effective_value
-from keras_apoptosis.graph import Analysis, Observation, UnitGroup
+from keras_apoptosis.graph import Analysis, Observation
 from keras_apoptosis.surgery import Removal, Replacement
 
 
@@ -50,32 +50,6 @@ def no_candidate(reason: str) -> Candidate:
         reason: Why no unit may be removed.
     """
     return Candidate(np.zeros(0, int), {}, reason)
-
-
-def obstacle(group: UnitGroup, measured: bool = False) -> str:
-    """Returns why kept units of a group cannot replace removed ones.
-
-    Args:
-        group: The group.
-        measured: Whether the activations of the units have to be measured.
-
-    Returns:
-        The reason; `""` where they can.
-    """
-    if not group.observations:
-        return "no layer consumes the units with weights"
-    for point in group.observations:
-        if not (point.combines and point.shifts):
-            return (
-                f"a consumer at '{point.name}' cannot use other units as a "
-                "replacement"
-            )
-        if measured and not point.measurable:
-            return (
-                f"the units are used inside layer '{point.name}', where "
-                "activations cannot be measured"
-            )
-    return ""
 
 
 def outgoing(observation: Observation, size: int) -> np.ndarray:

@@ -9,9 +9,9 @@ import numpy as np
 
 from keras_apoptosis import criteria
 from keras_apoptosis.graph import Analysis, UnitGroup
+from keras_apoptosis.graph.groups import obstacle
 from keras_apoptosis.selection.candidate import (
     Candidate,
-    obstacle,
     removal_of,
 )
 from keras_apoptosis.selection.curves import Curve, score_curve

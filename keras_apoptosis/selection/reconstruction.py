@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_apoptosis.graph import Analysis, Observation
+from keras_apoptosis.graph.groups import obstacle
 from keras_apoptosis.selection.candidate import (
     Candidate,
     no_candidate,
-    obstacle,
     outgoing,
 )
 from keras_apoptosis.selection.curves import Curve

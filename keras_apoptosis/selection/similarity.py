@@ -9,10 +9,10 @@ import numpy as np
 from keras.activations import sigmoid
 
 from keras_apoptosis.graph import Analysis
+from keras_apoptosis.graph.groups import obstacle
 from keras_apoptosis.selection.candidate import (
     Candidate,
     no_candidate,
-    obstacle,
     outgoing,
 )
 from keras_apoptosis.selection.incoming_weights import (

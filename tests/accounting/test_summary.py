@@ -100,3 +100,31 @@ def test_nothing_to_plot_is_an_error(history, tmp_path):
     with pytest.raises(ValueError, match=r"Expected .* Received: "):
         ka.plot_history(history, tmp_path / "figure.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_report_tells_which_methods_can_prune_a_group():
+    x = inputs = keras.Input((5, 4))
+    x = layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    x = layers.Dense(6, "gelu", name="gelu")(x)
+    x = layers.Dense(6, "tanh", name="tanh")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="last")(x))
+    lines = {
+        line.split()[0]: line for line in ka.report(model).splitlines()[2:]
+    }
+    methods = {
+        name: [
+            word.strip(",")
+            for word in line.split()
+            if word.strip(",*") in ("apoptosis", "saliency", "demon")
+        ]
+        for name, line in lines.items()
+    }
+    assert methods == {
+        "attention/query/query_heads": ["saliency*"],
+        "attention/query/query_dim": ["saliency*"],
+        "attention/value/value_dim": ["saliency*"],
+        "attention/attention_output": ["apoptosis", "saliency"],
+        "gelu": ["apoptosis", "saliency", "demon"],
+        "tanh": ["apoptosis", "saliency"],
+        "last": [],
+    }
