@@ -1,7 +1,8 @@
 """Random models of all rules.
 
 Branches, merges, nesting, layers shared with each other and with inputs, masks,
-scores of attention, padding with numbers, states, augmentation, and dtypes.
+scores of attention, padding with numbers, states, augmentation, dtypes, and
+layers of layers; some models are inlined.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+import keras_apoptosis as ka
 from tests.architectures import sample
 
 MIN_SIZE, MAX_SIZE = 3, 7  # Units of a layer.
@@ -30,7 +32,8 @@ def generate(seed: int) -> keras.Model:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype_of(seed))
     try:
-        return _model(rng, kind)
+        model = _model(rng, kind)
+        return ka.inline(model) if seed % 5 == 4 else model
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -77,6 +80,31 @@ def attending() -> dict:
     return {}
 
 
+class Block(layers.Layer):
+    """A pair of layers, with weights of its own, and maybe a residual."""
+
+    def __init__(self, hidden: int, residual: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden, self.residual = hidden, residual
+        self.supports_masking = True
+
+    def build(self, shape: tuple) -> None:
+        kind = {"dtype": self.dtype_policy}
+        self.up = layers.Dense(self.hidden, "gelu", name="up", **kind)
+        self.up.build(shape)
+        self.down = layers.Dense(shape[-1], name="down", **kind)
+        self.down.build((*shape[:-1], self.hidden))
+        self.scale = self.add_weight(shape=(self.hidden,), name="scale")
+
+    def call(self, inputs):
+        x = self.down(self.up(inputs) * self.scale)
+        return inputs + x if self.residual else x
+
+    def get_config(self) -> dict:
+        own = {"hidden": self.hidden, "residual": self.residual}
+        return {**super().get_config(), **own}
+
+
 class Grower:
     """Appends random layers to a tensor of one kind."""
 
@@ -96,6 +124,7 @@ class Grower:
             self.gate,
             self.shared,
             self.special,
+            self.composite,
         ]
         if self.may_nest:
             steps.append(self.nested)
@@ -336,6 +365,11 @@ class Grower:
         x = layers.Reshape((2, 2, units))(x)
         x = layers.Conv2D(self.size(), 2, padding="same")(x)
         return layers.Flatten()(x)
+
+    def composite(self, x):
+        """A layer of layers, which has no rule."""
+        x = self.unit_layer(x)
+        return Block(self.size(), bool(self.rng.integers(2)))(x)
 
     def nested(self, x):
         inside = keras.Input(x.shape[1:], batch_size=BATCH)
