@@ -264,4 +264,6 @@ def test_report_says_what_is_not_prunable():
     assert "Sort 'odd/sort' has no rule (see `ka.register_rule`)" in text
     text = ka.report(CATALOGUE["mlp"]())
     # A unit of `one` has 6 + 1 weights in and 7 out; 2 * (6 + 7) operations.
-    assert re.search(r"one +8 +14 +26$", text, re.MULTILINE)
+    assert re.search(
+        r"one +8 +14 +26 +apoptosis, saliency, demon$", text, re.MULTILINE
+    )
