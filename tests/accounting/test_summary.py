@@ -104,7 +104,7 @@ def test_nothing_to_plot_is_an_error(history, tmp_path):
 
 def test_a_report_tells_which_methods_can_prune_a_group():
     x = inputs = keras.Input((5, 4))
-    x = layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    x = layers.MultiHeadAttention(2, 3, 4, name="attention")(x, x)
     x = layers.Dense(6, "gelu", name="gelu")(x)
     x = layers.Dense(6, "tanh", name="tanh")(x)
     model = keras.Model(inputs, layers.Dense(2, name="last")(x))
