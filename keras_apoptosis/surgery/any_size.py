@@ -77,10 +77,8 @@ def apply(
         return [_reshaped(one, other, args[0], copied)]
     if _is_mean_of_units(operation, args):
         # Entries that are removed count as zeros in a sum.
-        axis, keepdims = operation.axis, operation.keepdims
-        size = args[0].shape[axis if isinstance(axis, int) else axis[0]]
-        total = copied(functions.numpy.Sum(axis, keepdims))(args[0])
-        return [total * (1.0 / size)]
+        total = functions.numpy.Sum(operation.axis, operation.keepdims)
+        return [copied(total)(args[0]) * (1.0 / args[0].shape[-1])]
     settings, others = operation.get_config(), other.operation.get_config()
     differing = {
         name
