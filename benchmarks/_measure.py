@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -32,6 +34,39 @@ def seconds(
             work()
             found[name].append(time.perf_counter() - start)
     return {name: float(np.median(times)) for name, times in found.items()}
+
+
+def clock(work: Callable[..., object], *arguments: object) -> tuple[float, Any]:
+    """Returns the seconds that a work takes, and what it returns."""
+    gc.collect()
+    start = time.perf_counter()
+    result = work(*arguments)
+    return time.perf_counter() - start, result
+
+
+def turns_of(
+    works: Mapping[str, Callable[[], dict[str, float]]], rounds: int
+) -> dict[str, list[dict[str, float]]]:
+    """Runs works turn by turn; the first turn of each only warms up.
+
+    Returns:
+        What each work returned, turn by turn.
+    """
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            result = work()
+            if number:
+                found[name].append(result)
+    return found
+
+
+def medians(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the median of each number over several turns."""
+    return {
+        key: float(np.median([each[key] for each in results]))
+        for key in results[0]
+    }
 
 
 def show(title: str, rows: Sequence[Sequence[object]]) -> None:

@@ -15,10 +15,8 @@ candidates takes it minutes for two blocks already; no groups are counted.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
-import time
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["KERAS_BACKEND"] = "torch"
@@ -36,7 +34,7 @@ except ImportError as error:
 
 import keras
 import numpy as np
-from _measure import machine
+from _measure import clock, machine, medians, turns_of
 from keras import layers, ops
 from torch import nn
 
@@ -133,13 +131,6 @@ class TorchViT(nn.Module):
         return self.head(self.norm(x)[:, 0])
 
 
-def clock(work, *arguments):
-    gc.collect()
-    start = time.perf_counter()
-    result = work(*arguments)
-    return time.perf_counter() - start, result
-
-
 def ours() -> dict[str, float]:
     model = keras_vit()
     before = model.count_params()
@@ -228,21 +219,15 @@ def parameters(model) -> int:
 
 
 def main() -> None:
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in WORKS}
-    for number in range(ROUNDS + 1):
-        for name, work in WORKS.items():
-            found = work()
-            if number:  # The first of each only warms up.
-                turns[name].append(found)
     keys = ("inlining", "analysis", "surgery", "groups", "before", "after")
     rows = []
-    for name, results in turns.items():
-        medians = [np.median([each[key] for each in results]) for key in keys]
+    for name, results in turns_of(WORKS, ROUNDS).items():
+        found = medians(results)
         rows.append(
             [
                 name,
-                *(f"{value:.2f}" for value in medians[:3]),
-                *(f"{int(value):,}" for value in medians[3:]),
+                *(f"{found[key]:.2f}" for key in keys[:3]),
+                *(f"{int(found[key]):,}" for key in keys[3:]),
             ]
         )
     print(table(("what", *keys), rows))

@@ -31,7 +31,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["KERAS_BACKEND"] = "torch"
@@ -53,7 +52,7 @@ except ImportError as error:
 
 import keras
 import numpy as np
-from _measure import cnn, compiled, row, show
+from _measure import clock, cnn, compiled, medians, row, show, turns_of
 from torch import nn
 
 import keras_apoptosis as ka
@@ -175,13 +174,6 @@ def parameters(model: keras.Model | nn.Module) -> int:
     return sum(each.numel() for each in model.parameters())
 
 
-def clock(work, *arguments):
-    gc.collect()
-    start = time.perf_counter()
-    result = work(*arguments)
-    return time.perf_counter() - start, result
-
-
 def ours(adam: bool) -> dict[str, float]:
     """One turn: seconds, groups and parameters."""
     model = keras_model(adam)
@@ -233,19 +225,8 @@ WORKS = {
 
 def times() -> None:
     """Prints seconds and parameters."""
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in WORKS}
-    for number in range(ROUNDS + 1):
-        for name, work in WORKS.items():
-            result = work()
-            if number:  # The first of each only warms up.
-                turns[name].append(result)
-    found = {
-        name: {
-            key: float(np.median([each[key] for each in results]))
-            for key in results[0]
-        }
-        for name, results in turns.items()
-    }
+    turns = turns_of(WORKS, ROUNDS)
+    found = {name: medians(results) for name, results in turns.items()}
     mine, rows = found["ours"], []
     for name in list(WORKS)[2:]:
         for key in ("analysis", "surgery", "both"):
