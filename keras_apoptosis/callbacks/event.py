@@ -26,7 +26,9 @@ class Event:
         masked: Masked weights before and after.
         seconds: Seconds the event took, without the retrace that follows.
         residuals: For each group the root mean square of what the
-            replacement leaves unexplained, where it was measured.
+            replacement leaves unexplained of an activation: predicted before
+            the removal on the method's data, or, for merges by weights
+            without data, estimated by `ka.selection.error_bound`.
         skipped: Why nothing was pruned; `""` if something was.
         saving: Estimate of the seconds that the removal saves over the steps
             left, less a retrace; `None` if that cannot be told.

@@ -58,7 +58,9 @@ class NeuronApoptosis(PruningCallback):
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader` or a
             generator of batches (of which `samples` are kept). Callbacks do
             not see the data of `fit`, so it has to be given; 4,000 samples
-            are enough.
+            are enough. `"weights"` needs none; with some, the residuals of
+            its events are measured, and otherwise estimated from weights
+            (`ka.selection.error_bound`).
         factor: Instead of a level, for `"weights"`: float above 1, or a
             schedule such as `ka.schedules.LinearDegree(2.0, 1.5)`.
         tolerance: Instead of a level, for `"reconstruction"`: float between
@@ -228,9 +230,15 @@ class NeuronApoptosis(PruningCallback):
                 self.round_to,
                 self.seed,
             )
-        if self.synapses == "incoming":
-            return IncomingSimilarity(self.min_units, self.round_to)
-        return OutgoingSimilarity(self.min_units, self.round_to)
+        incoming = self.synapses == "incoming"
+        rule = IncomingSimilarity if incoming else OutgoingSimilarity
+        return rule(
+            self.min_units,
+            self.round_to,
+            self.data,
+            self.samples,
+            self.batch_size,
+        )
 
     def ranking(self) -> Ranking:
         return RankingByReconstruction(self.criterion)

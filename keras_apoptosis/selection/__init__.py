@@ -5,6 +5,7 @@ from keras_apoptosis.selection.inactive_units import inactive_units
 from keras_apoptosis.selection.levels import LEVELS, Level
 from keras_apoptosis.selection.mean_replacement import mean_replacements
 from keras_apoptosis.selection.memory import memory_limit, set_memory_limit
+from keras_apoptosis.selection.merge_error import error_bound
 from keras_apoptosis.selection.parallel_units import (
     Merge,
     averaging,
@@ -28,6 +29,7 @@ __all__ = [
     "averaging",
     "choose_units",
     "dead_units",
+    "error_bound",
     "inactive_units",
     "mean_replacements",
     "memory_limit",

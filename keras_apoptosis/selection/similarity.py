@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
-from keras.activations import sigmoid
+from keras.activations import sigmoid, tanh
 
-from keras_apoptosis.graph import Analysis
+from keras_apoptosis.graph import Analysis, UnitGroup
 from keras_apoptosis.graph.groups import obstacle
 from keras_apoptosis.selection.candidate import (
     Candidate,
@@ -21,11 +22,21 @@ from keras_apoptosis.selection.incoming_weights import (
     incoming,
 )
 from keras_apoptosis.selection.limits import lowest_within_limits
+from keras_apoptosis.selection.memory import check_memory
+from keras_apoptosis.selection.merge_error import error_bound, measured_error
 from keras_apoptosis.selection.parallel_units import (
     Merge,
     averaging,
     parallel_units,
     similar_outgoing,
+)
+from keras_apoptosis.selection.reconstruction import memory_needed
+from keras_apoptosis.statistics.moments import Moments
+from keras_apoptosis.statistics.probe import (
+    Point,
+    collect,
+    post_points,
+    pre_points,
 )
 from keras_apoptosis.surgery import Replacement
 
@@ -37,15 +48,46 @@ class _Merging:
     Args:
         min_units: Integer > 0. How many units to keep in every group.
         round_to: Integer > 0. The number of kept units is a multiple of it.
+        data: A sample on which to measure the residuals of replacements; see
+            `ka.unit_statistics`. Without one they are estimates.
+        samples: Integer > 0, the maximum number of samples.
+        batch_size: Integer > 0. How many samples of an array to run at once.
     """
 
     min_units: int = 1
     round_to: int = 1
+    data: Any = None
+    samples: int = 4096
+    batch_size: int = 512
 
     one_by_one: ClassVar[bool] = False
 
     def measure(self, analysis: Analysis, numbers: list[int]) -> None:
         """Measures nothing: the rule needs weights only."""
+
+    def _moments(
+        self,
+        analysis: Analysis,
+        number: int,
+        points_of: Callable[[Analysis, int], list[Point]],
+    ) -> dict[str, Moments]:
+        """Measures a group that is to be merged, where there is data."""
+        if self.data is None:
+            return {}
+        group, points = analysis.groups[number], points_of(analysis, number)
+        check_memory(
+            "Measuring what a merge costs",
+            group.size,
+            memory_needed({number: (group.size, len(points))}),
+        )
+        found = collect(
+            analysis,
+            points,
+            self.data,
+            batch_size=self.batch_size,
+            samples=self.samples,
+        )
+        return found.get(group.name, {})
 
     def choose(
         self,
@@ -82,15 +124,12 @@ class IncomingSimilarity(_Merging):
     homogeneous activations and 1 for others. Where a normalization lies
     between, its scale and shift belong to `v`.
 
-    The residual of a replacement is an estimate, for no data is used:
-    `‖v₂ − α v₁‖`, times the scale of a normalization that follows. That is
-    the root mean square of the error for a linear activation, where inputs
-    are independent, of zero mean and unit variance; for activations of slopes
-    up to 1 the error is at most that (propositions 3 and 4).
-
-    Args:
-        min_units: Integer > 0. How many units to keep in every group.
-        round_to: Integer > 0. The number of kept units is a multiple of it.
+    The residual of a replacement is the root mean square of its error on the
+    data, as `Reconstruction` has it. Without data it is an estimate:
+    `error_bound` at `‖v₂ − α v₁‖`, times the scale of a normalization that
+    follows. That is the error for a linear activation where inputs are
+    independent, of zero mean and unit variance; for activations of slopes up
+    to 1 the error is at most that.
     """
 
     def _merged(
@@ -127,9 +166,14 @@ class IncomingSimilarity(_Merging):
             return no_candidate(
                 _why_not("incoming", vectors, factor, homogeneous)
             )
+        moments = self._moments(analysis, number, post_points)
+        activation = _activation(group)
         return Candidate(
             merge.absorbed,
-            {name: _replacement(merge, each) for name, each in seen.items()},
+            {
+                name: _replacement(merge, each, activation, moments.get(name))
+                for name, each in seen.items()
+            },
         )
 
 
@@ -139,13 +183,10 @@ class OutgoingSimilarity(_Merging):
     Neuron apoptosis, proposition 1.2: if `w₂ ≈ α w₁`, the pair becomes one
     unit with outgoing weights `w₁ + w₂` and incoming `(v₁ + α v₂)/(1 + α)`.
 
-    The residual of a replacement is an estimate, as in `IncomingSimilarity`:
-    a quarter, the largest slope of a sigmoid, of the distance between the
-    incoming weights of the removed and of the merged unit.
-
-    Args:
-        min_units: Integer > 0. How many units to keep in every group.
-        round_to: Integer > 0. The number of kept units is a multiple of it.
+    The residual of a replacement is `error_bound` at the root mean square of
+    how far the inputs of the removed and of the merged sigmoid are apart: on
+    the data, or, as in `IncomingSimilarity`, where inputs are independent, of
+    zero mean and unit variance.
     """
 
     def _merged(
@@ -175,15 +216,20 @@ class OutgoingSimilarity(_Merging):
         into = np.searchsorted(merge.representatives, merge.into)
         mixing[np.arange(into.size), into] = 1.0  # w = w₁ + w₂
         shares = averaging(merge, group.size)
-        vectors = incoming(analysis, number, point.sources[0]).vectors
-        merged = (shares @ vectors)[into]
+        moments = list(self._moments(analysis, number, pre_points).values())
+        if moments:
+            apart = measured_error(moments[0], merge.absorbed, shares[into])
+        else:
+            vectors = incoming(analysis, number, point.sources[0]).vectors
+            merged = (shares @ vectors)[into]
+            apart = _lengths(vectors[merge.absorbed] - merged)
         return Candidate(
             merge.absorbed,
             {
                 point.name: Replacement(
                     mixing=mixing,
                     incoming=shares,
-                    residual=_lengths(vectors[merge.absorbed] - merged) / 4,
+                    residual=error_bound(apart, 1.0, activation="sigmoid"),
                 )
             },
         )
@@ -218,7 +264,18 @@ def _within_limits(merge: Merge, min_units: int, round_to: int) -> Merge:
     )
 
 
-def _replacement(merge: Merge, seen: Incoming) -> Replacement:
+def _activation(group: UnitGroup) -> str:
+    """Names the activation of a group, or one of slope 1 that bounds it."""
+    names = {sigmoid: "sigmoid", tanh: "tanh"}
+    if len(group.producers) > 1:  # Errors may add up beyond what one can be.
+        return "relu"
+    (layer,) = group.producers
+    return names.get(getattr(layer, "activation", None), "relu")
+
+
+def _replacement(
+    merge: Merge, seen: Incoming, activation: str, moments: Moments | None
+) -> Replacement:
     """Replaces `a₂` by `α a₁`, through a normalization that follows.
 
     With `a' = s a + t` for each unit, `a₂' = s₂ α (a₁' − t₁) / s₁ + t₂`.
@@ -230,12 +287,15 @@ def _replacement(merge: Merge, seen: Incoming) -> Replacement:
     into = np.searchsorted(merge.representatives, one)
     mixing[np.arange(two.size), into] = ratio
     constant = seen.shift[two] - ratio * seen.shift[one]
-    missed = seen.vectors[two] - merge.scale[:, None] * seen.vectors[one]
-    return Replacement(
-        constant=constant,
-        mixing=mixing,
-        residual=abs(seen.scale[two]) * _lengths(missed),
-    )
+    if moments is None:
+        missed = seen.vectors[two] - merge.scale[:, None] * seen.vectors[one]
+        bound = error_bound(_lengths(missed), 1.0, activation=activation)
+        residual = abs(seen.scale[two]) * bound
+    else:
+        combination = np.zeros((two.size, moments.size))
+        combination[:, merge.representatives] = mixing
+        residual = measured_error(moments, two, combination, constant)
+    return Replacement(constant=constant, mixing=mixing, residual=residual)
 
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:

@@ -177,6 +177,28 @@ def test_outgoing_synapses_of_sigmoid_units(digits):
     )
 
 
+def test_merging_by_weights_measures_its_error_where_there_is_data(digits):
+    x, _ = digits
+    model = network(width=8)
+    weights = model.get_layer("one").get_weights()
+    kernel, bias = (np.array(w) for w in weights)
+    kernel[:, 3] = 10 * kernel[:, 1] + 0.1 * np.sin(np.arange(64))
+    model.get_layer("one").set_weights([kernel, bias])
+    callback = apoptosis(
+        metric="weights", layers=["one"], min_gain=0.0, data=x[:100]
+    )
+    callback.set_model(model)
+    (change,) = callback.fire(2.0).groups
+    assert (change.before, change.after) == (8, 7)
+    values = np.maximum(x[:100] @ kernel + bias, 0)
+    # The longer unit stays, which is 3.
+    alpha = kernel[:, 3] @ kernel[:, 1] / np.sum(kernel[:, 3] ** 2)
+    missed = values[:, 1] - alpha * values[:, 3]
+    assert change.residual == pytest.approx(
+        np.sqrt(np.mean(missed**2)), rel=1e-3
+    )
+
+
 def test_nothing_merges_and_it_says_why(digits, capsys):
     model = network()
     callback = apoptosis(metric="weights", verbose=True)

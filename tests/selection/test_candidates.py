@@ -130,10 +130,10 @@ def standard(size):
     return np.concatenate([np.eye(size), -np.eye(size)]) * size**0.5
 
 
-@pytest.mark.parametrize("activation", ["linear", "relu", "tanh"])
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "sigmoid"])
 @pytest.mark.parametrize("normalized", [False, True])
-def test_the_weights_rule_estimates_its_error(activation, normalized):
-    """Against the error on independent inputs of unit variance."""
+def test_the_weights_rule_predicts_its_error(activation, normalized):
+    """Estimates it for independent inputs of unit variance, or measures it."""
     rng = np.random.default_rng(0)
     model = keras.Sequential(
         [
@@ -150,22 +150,28 @@ def test_the_weights_rule_estimates_its_error(activation, normalized):
     if normalized:
         model.layers[1].gamma.assign(rng.uniform(-3, 3, size=6))
     analysis = analyse(model)
-    found = IncomingSimilarity().choose(analysis, 0, 1.75)
-    assert found.removed.size
-    (given,) = found.replacements.values()
-    x = standard(5)
     units = keras.Model(model.inputs, model.layers[-2].output)
-    values = units.predict(x, verbose=0).astype("float64")
-    kept = np.setdiff1d(np.arange(6), found.removed)
-    error = values[:, found.removed] - (
-        given.constant + values[:, kept] @ np.transpose(given.mixing)
-    )
-    measured = np.sqrt((error**2).mean(0))
+
+    def predicted_and_real(rule, x):
+        found = rule.choose(analysis, 0, 1.75)
+        assert found.removed.size
+        (given,) = found.replacements.values()
+        values = units.predict(x, verbose=0).astype("float64")
+        kept = np.setdiff1d(np.arange(6), found.removed)
+        error = values[:, found.removed] - (
+            given.constant + values[:, kept] @ np.transpose(given.mixing)
+        )
+        return given.residual, np.sqrt((error**2).mean(0))
+
+    predicted, real = predicted_and_real(IncomingSimilarity(), standard(5))
     if activation == "linear":
-        np.testing.assert_allclose(given.residual, measured, rtol=1e-4)
+        np.testing.assert_allclose(predicted, real, rtol=1e-4)
     else:
-        assert (measured <= given.residual * (1 + 1e-5)).all()
-        assert (given.residual < 20 * measured).all()
+        assert (real <= predicted * (1 + 1e-5)).all()
+        assert (predicted < 20 * real).all()
+    x = rng.normal(1, 3, size=(64, 5)).astype("float32")
+    predicted, real = predicted_and_real(IncomingSimilarity(data=x), x)
+    np.testing.assert_allclose(predicted, real, rtol=1e-3)
 
 
 def test_the_rule_of_outgoing_weights_estimates_its_error():
@@ -181,18 +187,24 @@ def test_the_rule_of_outgoing_weights_estimates_its_error():
     model.get_layer("one").set_weights([kernel, bias])
     out = rng.normal(size=3)
     model.get_layer("out").set_weights([np.stack([out, 0.5 * out])])
-    found = OutgoingSimilarity().choose(analyse(model), 0, 1.75)
-    (given,) = found.replacements.values()
-    assert found.removed.tolist() == [1]
+
+    def predicted_and_real(rule, x):
+        found = rule.choose(analyse(model), 0, 1.75)
+        (given,) = found.replacements.values()
+        assert found.removed.tolist() == [1]
+        sigmoid = 1 / (1 + np.exp(-(x @ kernel + bias)))
+        merged = 1 / (1 + np.exp(-(x @ kernel + bias) @ [2 / 3, 1 / 3]))
+        return given.residual, np.sqrt(((sigmoid[:, 1] - merged) ** 2).mean())
+
+    predicted, real = predicted_and_real(OutgoingSimilarity(), standard(5))
     # The merged unit has (v₁ + v₂ / 2) / 1.5, so 2/3 (v₁ − v₂) is missed; the
     # sigmoid is nearly linear, of slope 1/4.
     missed = np.append(kernel[:, 0] - kernel[:, 1], bias[0] - bias[1]) / 1.5
-    np.testing.assert_allclose(given.residual, np.linalg.norm(missed) / 4)
-    x = standard(5)
-    sigmoid = 1 / (1 + np.exp(-(x @ kernel + bias)))
-    merged = 1 / (1 + np.exp(-(x @ kernel + bias) @ [2 / 3, 1 / 3]))
-    measured = np.sqrt(((sigmoid[:, 1] - merged) ** 2).mean())
-    np.testing.assert_allclose(given.residual, measured, rtol=1e-2)
+    np.testing.assert_allclose(predicted, np.linalg.norm(missed) / 4, rtol=1e-3)
+    np.testing.assert_allclose(predicted, real, rtol=1e-2)
+    x = rng.normal(1, 3, size=(64, 5)).astype("float32")
+    predicted, real = predicted_and_real(OutgoingSimilarity(data=x), x)
+    assert real <= predicted < 1.05 * real
 
 
 def test_outgoing_weights_that_differ_leave_all_units():
