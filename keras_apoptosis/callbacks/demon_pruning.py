@@ -128,7 +128,10 @@ class DemonPruning(PruningCallback):
             or layers; see `PruningCallback`.
         exclude: Groups or layers to leave as they are.
         limit: A `ka.Limit`, if pruning may cost only so much; see
-            `PruningCallback`.
+            `PruningCallback`. What penalty and noise cost between events
+            counts as well: as long as the metric is worse than at its best
+            event by more than the limit, both rest. They come back with half
+            the strength that they had.
         recalibrate: Whether to compute moving statistics anew, from `data`;
             see `PruningCallback`.
         prune_non_trainable: Whether layers with `trainable=False` may lose
@@ -270,6 +273,9 @@ class DemonPruning(PruningCallback):
         self._control: PressureControl | None = None
         self._record = DeathRecord({})
         self._restored: Any = None  # The controller's state.
+        self._factor = 1.0  # Of the pressure, at present.
+        self._most = math.inf  # What the limit leaves of that.
+        self._best: float | None = None  # The limit's metric.
         self._alive: dict[str, np.ndarray] = {}  # As noise has it.
         self._dead: dict[str, np.ndarray] = {}  # At the present event.
         self._chosen: Any = None  # Activity and units, at the present event.
@@ -285,6 +291,7 @@ class DemonPruning(PruningCallback):
             "record": self._record.get_state(),
             "alive": self._alive,
             "control": self._control and self._control.get_state(),
+            "pressure": [self._factor, self._most, self._best],
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -293,6 +300,7 @@ class DemonPruning(PruningCallback):
         self._record.set_state(state["record"])
         self._alive = dict(state["alive"])
         self._restored = state["control"]
+        self._factor, self._most, self._best = state["pressure"]
 
     def begin_target(self, whole: Sequence[float]) -> None:
         # The controller goes on where it was, in the next `fit` as well.
@@ -337,7 +345,7 @@ class DemonPruning(PruningCallback):
             Regularization(self._strength, self.penalty, weights),
             noise if getattr(self._variance, "peak", 1.0) > 0 else None,
             self._alive,
-            1.0 if self._control is None else self._control.factor,
+            self._factor,
         )
         self._reset_statistics(gates)
         if self.loudness:
@@ -373,8 +381,7 @@ class DemonPruning(PruningCallback):
         self._before_test = []
 
     def amount_at(self, event: int, progress: float) -> float:
-        factor = 1.0 if self._control is None else self._control.factor
-        return factor * float(self._strength(progress))
+        return self._factor * float(self._strength(progress))
 
     def prune(self, analysis: Analysis, amount: float) -> Removal | Skip:
         gates = self._gates(analysis)
@@ -435,14 +442,37 @@ class DemonPruning(PruningCallback):
             )
         self._pressure.set_alive(self._alive)
         self._reset_statistics(self._gates(analysis))
+        self._steer(analysis)
+
+    def _steer(self, analysis: Analysis) -> None:
+        """Sets the pressure anew, by the target and by the limit."""
+        factor = 1.0
         if self._control is not None:
-            self._pressure.steer(
-                self._control.steer(
-                    self._control.missing(analysis),
-                    self._progress.fraction,
-                    self._reached,
-                )
+            factor = self._control.steer(
+                self._control.missing(analysis),
+                self._progress.fraction,
+                self._reached,
             )
+        if self.limit is not None and self._costs_too_much(self.limit):
+            if self._factor:
+                self._most = self._factor / 2
+            factor = 0.0
+        self._factor = min(factor, self._most)
+        self._pressure.steer(self._factor)
+
+    def _costs_too_much(self, limit: Limit) -> bool:
+        """Tells whether the model is worse than at its best event."""
+        kept = [each.value for each in self._attempts if each.kept]
+        value = kept[0] if kept else limit.measure(self.model)
+        if self._best is None or limit.worse(self._best, value) <= 0:
+            self._best = value
+        if limit.allows(self._best, value):
+            return False
+        self._notes += (
+            f"{limit.metric} is {value:.4g} and has been {self._best:.4g}: "
+            "penalty and noise rest",
+        )
+        return True
 
     def details(self) -> dict[str, Any]:
         return {**self._found, "notes": self._notes}

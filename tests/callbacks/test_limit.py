@@ -177,6 +177,33 @@ def test_what_events_cost_adds_up():
     assert again._spent == 15
 
 
+def test_what_makes_units_die_rests_while_it_costs_too_much():
+    """Nothing dies here: what the penalty costs is seen between events."""
+    losses = iter([1.0, 2.0, 1.4, 1.6, 0.5])
+    callback = ka.callbacks.DemonPruning(
+        ka.schedules.Constant(0.01),
+        schedule=ka.schedules.EveryEpoch(),
+        data=X,
+        threshold=0,
+        limit=Priced(lambda _: next(losses), 0.5),
+    )
+    model, _ = train([callback], epochs=5)
+    assert model.layers[0].units == 24
+    logs = model.history.history["demon_strength"]
+    assert logs == pytest.approx([0.01, 0, 0.005, 0, 0.0025])
+    notes = [" ".join(event.notes) for event in callback.history]
+    assert [("rest" in note) for note in notes] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+    again = ka.callbacks.DemonPruning(data=X)
+    again.set_state(callback.get_state())
+    assert again.amount_at(0, 0.5) == callback._factor * again._strength(0.5)
+
+
 def test_a_real_limit_is_kept():
     limit = ka.Limit("accuracy", 0.02, data=(X[:48], Y[:48]))
     callback = METHODS["units"](limit=limit)

@@ -100,10 +100,33 @@ def test_slots_of_any_optimizer_return(optimizer):
     check_same(state_of(model), state)
 
 
-@pytest.mark.parametrize("when", [(0, 2), (1, None)])
-def test_undoes_within_fit(when):
-    """Taken in the middle of an epoch; undone there, or at another's end."""
-    model, x, y = trained("cnn")
+def of_a_catalogue():
+    """Undone in the epoch in which it was taken, after a batch."""
+    return (*trained("cnn"), (0, 2))
+
+
+def random_model(seed, optimizer):
+    """Undone at the end of another epoch."""
+    model = randomize(generate(seed), seed)
+    x = inputs_of(model, seed)
+    y = [np.zeros(each.shape) for each in eager_outputs(model, x)]
+    model.compile(OPTIMIZERS[optimizer](), ["mse"] * len(y))
+    model.fit(x, y, batch_size=8, verbose=0)
+    return model, x, y, (1, None)
+
+
+WITHIN_FIT = {
+    "cnn": of_a_catalogue,
+    "adam": lambda: random_model(40, "adam"),
+    "adadelta": lambda: random_model(1, "adadelta"),
+    "schedule_free": lambda: random_model(2, "schedule_free"),
+    "muon": lambda: random_model(4, "muon"),
+}
+
+
+@pytest.mark.parametrize("which", list(WITHIN_FIT)[: 1 + FEW])
+def test_undoes_within_fit(which):
+    model, x, y, when = WITHIN_FIT[which]()
     taken = {}
 
     def cut(model):
@@ -116,7 +139,7 @@ def test_undoes_within_fit(when):
         taken["snapshot"].restore()
         check_same(state_of(model), taken["state"])
 
-    fit(model, x, y, epochs=2, callbacks=[At(cut, 0, 1), At(undo, *when)])
+    fit(model, x, y, epochs=2, callbacks=[At(cut, 0, 0), At(undo, *when)])
     assert model.count_params() == taken["state"][-1]
     fit(model, x, y)
 
