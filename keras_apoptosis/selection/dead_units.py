@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_apoptosis.backend import kernel_mask_of, peek
 from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph.groups import Allowed
 from keras_apoptosis.graph.rule_table import rule_of
 from keras_apoptosis.graph.rules import Contraction
 from keras_apoptosis.selection.limits import lowest_within_limits
@@ -27,6 +28,9 @@ def dead_units(
     data: Any,
     threshold: float = 0.0,
     batch_size: int = 512,
+    *,
+    prune_non_trainable: bool = False,
+    prune_normalized: bool = False,
 ) -> Removal:
     """Finds the units that do nothing on data, as a removal.
 
@@ -45,6 +49,11 @@ def dead_units(
         threshold: Number, at least 0. A unit is dead if the sum of its
             activations is at most this.
         batch_size: How many samples of an array to run at once.
+        prune_non_trainable: Whether units may also be removed where that
+            changes weights of layers with `trainable=False`; say so to
+            `ka.shrink` as well.
+        prune_normalized: Likewise for units over which a LayerNormalization
+            or GroupNormalization normalizes; see `ka.shrink`.
 
     Returns:
         The removal, for `ka.shrink` or `ka.rebuild`. At least one unit of
@@ -69,7 +78,7 @@ def dead_units(
     >>> report = ka.shrink(model, removal)
     """
     check_size("threshold", threshold)
-    analysis = analyse(model)
+    analysis = analyse(model, Allowed(prune_non_trainable, prune_normalized))
     rectified = rectified_layers(analysis.graph, convolutions=True)
     points = [each.point(analysis.graph) for each in rectified]
     for number, group in enumerate(analysis.groups):

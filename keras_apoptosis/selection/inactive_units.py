@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph.groups import Allowed
 from keras_apoptosis.graph.saturation import Gate, silent_groups
 from keras_apoptosis.selection.limits import lowest_within_limits
 from keras_apoptosis.selection.replacements import constant_replacements
@@ -50,6 +51,8 @@ def inactive_units(
     constant: bool = True,
     samples: int | None = 4096,
     batch_size: int = 512,
+    prune_non_trainable: bool = False,
+    prune_normalized: bool = False,
 ) -> Removal:
     """Finds the units that are inactive on data, as a removal.
 
@@ -72,6 +75,11 @@ def inactive_units(
             The paper uses 512 of CIFAR-10 and 2,048 of ImageNet (appendix
             F.3).
         batch_size: Integer > 0. How many samples of an array to run at once.
+        prune_non_trainable: Whether units may also be removed where that
+            changes weights of layers with `trainable=False`; say so to
+            `ka.shrink` as well.
+        prune_normalized: Likewise for units over which a LayerNormalization
+            or GroupNormalization normalizes; see `ka.shrink`.
 
     Returns:
         The removal, for `ka.shrink` or `ka.rebuild`. At least one unit of
@@ -94,7 +102,7 @@ def inactive_units(
     [1]
     """
     check_size("threshold", threshold)
-    analysis = analyse(model)
+    analysis = analyse(model, Allowed(prune_non_trainable, prune_normalized))
     gates = silent_groups(analysis)
     activity = measure(analysis, gates, data, samples, batch_size, constant)
     return removal_of(

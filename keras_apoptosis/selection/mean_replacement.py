@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis.graph import analyse
+from keras_apoptosis.graph.groups import Allowed
 from keras_apoptosis.selection.replacements import constant_replacements
 from keras_apoptosis.statistics.probe import post_points
 from keras_apoptosis.statistics.replaced_units import ReplacedUnits
@@ -23,6 +24,8 @@ def mean_replacements(
     *,
     at: str = "post",
     batch_size: int = 512,
+    prune_non_trainable: bool = False,
+    prune_normalized: bool = False,
 ) -> dict[str, dict[str, Replacement]]:
     """Replaces units by their means: bias propagation.
 
@@ -36,11 +39,16 @@ def mean_replacements(
         at: `"post"` for the mean after the activation, at the inputs of the
             next layers; `"pre"` for the activation of the mean before it.
         batch_size: How many samples of an array to run at once.
+        prune_non_trainable: Whether units may also be removed where that
+            changes weights of layers with `trainable=False`; say so to
+            `ka.shrink` as well.
+        prune_normalized: Likewise for units over which a LayerNormalization
+            or GroupNormalization normalizes; see `ka.shrink`.
 
     Returns:
         Replacements for a `ka.Removal` of these units.
     """
-    analysis = analyse(model)
+    analysis = analyse(model, Allowed(prune_non_trainable, prune_normalized))
     numbers = [
         number
         for number, group in enumerate(analysis.groups)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_apoptosis.graph import Analysis, analyse
+from keras_apoptosis.graph.groups import Allowed
 from keras_apoptosis.selection.limits import lowest_within_limits
 from keras_apoptosis.selection.mean_replacement import mean_replacements
 from keras_apoptosis.statistics.replaced_units import UnitScores
@@ -27,6 +28,8 @@ def sparse_units(
     *,
     share: float = 0.0,
     batch_size: int = 512,
+    prune_non_trainable: bool = False,
+    prune_normalized: bool = False,
 ) -> Removal:
     """Finds units with few non-zero incoming or outgoing weights.
 
@@ -45,6 +48,11 @@ def sparse_units(
         share: Number from 0 to below 1. A unit is removed if at most this
             share of its incoming, or of its outgoing, weights is not zero.
         batch_size: Integer > 0. How many samples of an array to run at once.
+        prune_non_trainable: Whether units may also be removed where that
+            changes weights of layers with `trainable=False`; say so to
+            `ka.shrink` as well.
+        prune_normalized: Likewise for units over which a LayerNormalization
+            or GroupNormalization normalizes; see `ka.shrink`.
 
     Returns:
         The removal, for `ka.shrink` or `ka.rebuild`. At least one unit of
@@ -65,7 +73,7 @@ def sparse_units(
     [0]
     """
     check_share("share", share)
-    analysis = analyse(model)
+    analysis = analyse(model, Allowed(prune_non_trainable, prune_normalized))
     incoming = _shares(analysis, incoming_kernels(analysis))
     outgoing = _shares(analysis, outgoing_kernels(analysis))
     removed = {}
@@ -81,7 +89,14 @@ def sparse_units(
         return Removal(removed)
     return Removal(
         removed,
-        mean_replacements(model, data, removed, batch_size=batch_size),
+        mean_replacements(
+            model,
+            data,
+            removed,
+            batch_size=batch_size,
+            prune_non_trainable=prune_non_trainable,
+            prune_normalized=prune_normalized,
+        ),
     )
 
 
