@@ -463,7 +463,7 @@ class DemonPruning(PruningCallback):
     def _costs_too_much(self, limit: Limit) -> bool:
         """Tells whether the model is worse than at its best event."""
         kept = [each.value for each in self._attempts if each.kept]
-        value = kept[0] if kept else limit.measure(self.model)
+        value = kept[0] if kept else self.measure_price(limit)
         if self._best is None or limit.worse(self._best, value) <= 0:
             self._best = value
         if limit.allows(self._best, value):

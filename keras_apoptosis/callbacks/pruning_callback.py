@@ -31,7 +31,12 @@ from keras_apoptosis.graph import Analysis, UnitGroup, analyse
 from keras_apoptosis.graph.groups import Allowed, allowing
 from keras_apoptosis.graph.named_groups import named_groups
 from keras_apoptosis.schedules import EventSchedule
-from keras_apoptosis.selection.price import Attempt, Limit, within_limit
+from keras_apoptosis.selection.price import (
+    Attempt,
+    Limit,
+    measure_before,
+    within_limit,
+)
 from keras_apoptosis.selection.ranking import Ranking
 from keras_apoptosis.selection.target_pruning import TargetPruning
 from keras_apoptosis.statistics.output_change import OutputChange
@@ -685,7 +690,7 @@ class PruningCallback(keras.callbacks.Callback):
                 return None
             return outcome, self._apply(outcome)
 
-        before = limit.measure(self.model)
+        before = self.measure_price(limit)
         done, self._attempts = within_limit(
             self.model, limit, before, act, self._spent
         )
@@ -701,6 +706,15 @@ class PruningCallback(keras.callbacks.Callback):
             f"{', '.join(f'{each.value:.4g}' for each in self._attempts)}, "
             f"and {left:.3g} of {limit.worse_by:g} is left"
         ), None
+
+    def measure_price(self, limit: Limit) -> float:
+        """Measures a limit's metric as after an event that costs nothing."""
+        if not (self.recalibrate and self._own_data is not None):
+            return limit.measure(self.model)
+        was = self._recalibrated
+        value = measure_before(self.model, limit, self._recalibrate)
+        self._recalibrated = was
+        return value
 
     def _weighed(
         self, analysis: Analysis, outcome: Removal | Masks | Skip

@@ -33,7 +33,9 @@ class Limit:
 
     In `ka.prune` "before" is before the first step, so that what fine-tuning
     wins back may be spent again. In callbacks it is before the event, since
-    the model learns anyway, and what events cost adds up.
+    the model learns anyway, and what events cost adds up. Where moving
+    statistics are computed anew after a removal, they are for the measurement
+    before it as well: what that wins back is no price.
 
     Args:
         monitor: Name of what `model.evaluate` returns: `"loss"` or a metric,
@@ -193,6 +195,26 @@ class Attempt:
     share: float
     value: float
     kept: bool
+
+
+def measure_before(
+    model: keras.Model, limit: Limit, recalibrate: Callable[[], Any]
+) -> float:
+    """Measures a model as it would be after a removal that costs nothing.
+
+    A removal ends with moving statistics that are computed anew. Where they
+    lagged behind, that may win back more than the removal costs.
+
+    Args:
+        model: The model, which stays as it is.
+        limit: The limit.
+        recalibrate: Computes the moving statistics anew.
+    """
+    start = snapshot(model)
+    recalibrate()
+    value = limit.measure(model)
+    start.restore()
+    return value
 
 
 def within_limit(

@@ -11,7 +11,12 @@ import keras
 from keras_apoptosis import backend
 from keras_apoptosis.graph import analyse
 from keras_apoptosis.graph.groups import Allowed, allowing
-from keras_apoptosis.selection.price import Attempt, Limit, within_limit
+from keras_apoptosis.selection.price import (
+    Attempt,
+    Limit,
+    measure_before,
+    within_limit,
+)
 from keras_apoptosis.selection.pruning_report import PruningReport
 from keras_apoptosis.selection.ranking import ranking_of
 from keras_apoptosis.selection.target_pruning import TargetPruning
@@ -128,7 +133,14 @@ def prune(
         )
         pruning.check()
         backend.sync_from_jax(model)
-        before = None if limit is None else limit.measure(model)
+        renew = functools.partial(
+            recalibrate, model, sample, samples=samples, batch_size=batch_size
+        )
+        before = None
+        if limit is not None and sample is not None:
+            before = measure_before(model, limit, renew)
+        elif limit is not None:
+            before = limit.measure(model)
         before_pruning = backend.parameters_of(model)
         sizes = {group.name: group.size for group in analyse(model).groups}
         reports: list[Report] = []
@@ -138,9 +150,7 @@ def prune(
             removal = pruning.removal(analyse(model), progress, share)
             done = [pruning.remove(removal)] if len(removal) else []
             if done and sample is not None:
-                recalibrate(
-                    model, sample, samples=samples, batch_size=batch_size
-                )
+                renew()
             _fine_tune(model, fine_tune)
             return done
 

@@ -52,7 +52,8 @@ class PruningReport(Report):
     Args:
         targets: What became of each target.
         metric: Name of the metric of the limit; `""` without a limit.
-        metric_before: The metric before.
+        metric_before: The metric before, with moving statistics computed anew
+            as after a removal.
         attempts: What each removal did to it.
     """
 

@@ -204,6 +204,45 @@ def test_what_makes_units_die_rests_while_it_costs_too_much():
     assert again.amount_at(0, 0.5) == callback._factor * again._strength(0.5)
 
 
+def normalized():
+    """Its moving statistics stay at 0 and 1, unless they are computed anew."""
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(24, name="hidden"),
+            keras.layers.BatchNormalization(momentum=1.0, name="norm"),
+            keras.layers.ReLU(),
+            keras.layers.Dense(3),
+        ]
+    )
+    model.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    return model
+
+
+def units_and_staleness(model):
+    mean = ops.convert_to_numpy(model.get_layer("norm").moving_mean)
+    return 24 - model.get_layer("hidden").units + 100 * (not mean.any())
+
+
+@pytest.mark.parametrize("call", ["prune", "fit"])
+def test_what_new_moving_statistics_win_back_is_no_price(call):
+    """Half of the units is 12, and a sixteenth still 1."""
+    model, limit = normalized(), Priced(units_and_staleness, 0.5)
+    if call == "fit":
+        callback = METHODS["units"](limit=limit)
+        model.fit(X, Y, epochs=4, verbose=0, callbacks=[callback])
+        (event,) = callback.history
+        assert event.attempts
+        assert event.skipped
+    else:
+        report = ka.prune(model, ka.targets.Units(0.5), X, limit=limit)
+        assert report.metric_before == 0
+        assert not report.met
+    assert units_and_staleness(model) == 100  # As if nothing had happened.
+
+
 def test_a_real_limit_is_kept():
     limit = ka.Limit("accuracy", 0.02, data=(X[:48], Y[:48]))
     callback = METHODS["units"](limit=limit)
