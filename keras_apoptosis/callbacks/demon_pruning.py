@@ -73,7 +73,8 @@ class DemonPruning(PruningCallback):
             `ka.schedules.Constant(1e-4)`, `Warmup` or `OneCycle(1e-4,
             warmup=0)`, a cosine decay (figure 4). The larger, the sparser;
             the paper's trainings of 250 epochs take 1e-5 to 1e-2, shorter
-            ones need more.
+            ones need more: at 1e-3 a few thousand steps may prune nothing.
+            With a `target` it is only where the controller begins.
         noise_variance: σ², likewise. The paper calls its 5e-5 the variance
             in sections 3.2 and 4.2, so it is one here; the standard deviation
             is 0.007, which costs trainings of a few thousand steps points of
@@ -87,9 +88,10 @@ class DemonPruning(PruningCallback):
             latency is. A controller raises or lowers `strength` (and noise)
             at each event so that the training ends there. It needs ten
             events or more. `strength` then rises to its peak and stays there
-            until the target is reached. What is missing at 90 % of the
-            training is taken from the least active units that are not dead,
-            which the event's notes say.
+            until the target is reached. What is missing at 60 % of the
+            training is taken from units that are not dead but the least
+            active beside the others of their layer, which the event's notes
+            say; the rest of the training makes up for it.
         data: Training samples on which units are judged: arrays, a
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a `DataLoader` or a
             generator of batches (of which `samples` are kept). `None` to
@@ -393,7 +395,7 @@ class DemonPruning(PruningCallback):
         if not self._may_remove():
             count = sum(int(which.sum()) for which in dead.values())
             return Skip(f"{count:,} units are dead; none is removed yet")
-        # The last part of the training still repairs what that costs.
+        # The rest of the training repairs what that costs.
         wanted = (
             {n: np.ones(which.size, bool) for n, which in dead.items()}
             if self._finishing
@@ -493,7 +495,7 @@ class DemonPruning(PruningCallback):
         """`True` if units that are not dead may be removed for the target."""
         return (
             self._control is not None
-            and self._progress.fraction >= self._control.finish
+            and self._progress.fraction >= self._control.reach
         )
 
     def _may_remove(self) -> bool:

@@ -35,8 +35,8 @@ class PressureControl:
         targets: The targets, of costs that are counted.
         whole: What the model costs before it is pruned, by each target.
         reach: When they are to be reached, as a fraction of the training.
-        finish: From when on units that are not dead may be removed for them,
-            the least active.
+            From then on units that are not dead may be removed for them, the
+            least active.
 
     Attributes:
         factor: By what the pressure is multiplied at present.
@@ -47,7 +47,6 @@ class PressureControl:
         targets: Sequence[Target],
         whole: Sequence[float],
         reach: float = 0.6,
-        finish: float = 0.9,
     ):
         self.targets = targets
         self.whole = np.array(whole)
@@ -55,7 +54,6 @@ class PressureControl:
             [t.limit(w) for t, w in zip(targets, whole, strict=True)]
         )
         self.reach = reach
-        self.finish = finish
         self.factor = 1.0
         self._integral = 0.0
         self._progress = 0.0
@@ -160,11 +158,16 @@ class PressureControl:
 def _least_active(
     activity: Activity, candidates: Mapping[int, np.ndarray]
 ) -> list[tuple[int, int]]:
-    """Orders groups and units, the least active first, in turns where alike."""
+    """Orders groups and units, the least active first, in turns where alike.
+
+    Active beside the others of a group: a layer whose values are small is not
+    less useful than one whose values are large.
+    """
     ranked: list[tuple[Any, ...]] = []
     for number, units in candidates.items():
-        size = activity.peaks[number].size
+        peaks = activity.peaks[number]
+        usual = float(peaks.mean()) or 1.0
         for rank, unit in enumerate(units):
-            peak = float(activity.peaks[number][unit])
-            ranked.append((peak, rank / size, number, int(unit)))
+            peak = float(peaks[unit]) / usual
+            ranked.append((peak, rank / peaks.size, number, int(unit)))
     return [(number, unit) for *_, number, unit in sorted(ranked)]
