@@ -13,6 +13,7 @@ end. Rows are written as they are done, and those of an earlier run are kept.
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
 import json
 import sys
@@ -122,11 +123,15 @@ class Watched(ka.Limit):
     """A limit that writes down what it sees, and the same on test data."""
 
     test: ka.Limit | None = None
-    seen: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    # By the step of the training, in order.
+    seen: dict[int, list[tuple[float, float]]] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(list)
+    )
 
     def measure(self, model: keras.Model) -> float:
         value = super().measure(model)
-        self.seen.append((value, self.test.measure(model)))
+        step = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+        self.seen[step].append((value, self.test.measure(model)))
         return value
 
 
@@ -179,13 +184,13 @@ def right(model: keras.Model, parts: Parts) -> np.ndarray:
 
 def costs(limit: Watched, history: list[Any]) -> Iterator[tuple[float, float]]:
     """Yields what each event that was kept cost: held-out, and on test."""
-    seen = iter(limit.seen)
     for event in history:
-        if event.attempts:
-            before = next(seen)
-            after = [next(seen) for _ in event.attempts]
-            if event.attempts[-1].kept:
-                yield tuple(np.subtract(before, after[-1]).tolist())
+        if event.attempts and event.attempts[-1].kept:
+            # Before it, after each attempt, and maybe more.
+            before, *after = limit.seen[event.steps]
+            done = after[len(event.attempts) - 1]
+            assert done[0] == event.attempts[-1].value
+            yield tuple(np.subtract(before, done).tolist())
 
 
 def rows(

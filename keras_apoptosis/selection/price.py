@@ -44,7 +44,9 @@ class Limit:
             unit: 0.005 of an accuracy is half a point.
         data: Held-out data by which to judge, with labels: `(x, y)`,
             `(x, y, sample_weight)`, or batches of that. Neither the training
-            data, which pruning may fit, nor the test data.
+            data, which pruning may fit, nor the test data. As many samples as
+            the limit is fine: where a removal changes 2 % of the predictions,
+            0.005 of an accuracy is two standard errors on 3,200 samples.
         mode: `"max"` if more is better, `"min"` if less is; `"auto"` tells by
             the name.
         batch_size: Integer > 0. How many samples of an array to run at once.
