@@ -90,6 +90,11 @@ class Parameter(keras.Operation):
         self.index = index
         self.dtype = dtype
 
+    @property
+    def trainable_weights(self) -> list[keras.Variable]:
+        """The weight, if it is trained: as of a layer."""
+        return [self.variable] if self.variable.trainable else []
+
     def call(self) -> Any:
         value = ops.convert_to_tensor(self.variable)
         if self.index is not None:

@@ -22,6 +22,8 @@ def incoming_weights(
         The kernel, the axis along which its units are, and its layer.
     """
     seen = set()
+    # A weight that is used as a tensor has units along these axes as well.
+    read = {(id(each.kernel), each.axis) for each in analysis.trace.consumers}
     for block in analysis.trace.blocks:
         for weight in block.layer.trainable_weights:
             if len(weight.shape) < 2 or id(weight) in seen:
@@ -31,6 +33,7 @@ def incoming_weights(
                 axis
                 for axis, labels in axes.items()
                 if ((block.start <= labels) & (labels < block.stop)).any()
+                and (id(weight), axis) not in read
             ]
             if own:
                 seen.add(id(weight))

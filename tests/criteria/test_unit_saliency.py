@@ -262,3 +262,24 @@ def test_batches_do_not_matter():
     parts = unit_saliency.mean_replacement_saliency(model, (X, Y), batch_size=7)
     for name in whole:
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-4)
+
+
+class Own(keras.layers.Layer):
+    """Uses a weight itself, not through a layer."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 6), name="kernel")
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, self.kernel)
+
+
+def test_norms_are_those_of_incoming_weights_alone():
+    """Also before a layer that reads the units by a weight of its own."""
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(5, name="one"), Own()]
+    )
+    kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
+    found = ka.criteria.l1_norm(model)
+    assert list(found) == ["one"]
+    np.testing.assert_allclose(found["one"], np.abs(kernel).sum(0), rtol=1e-6)
