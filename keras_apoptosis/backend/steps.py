@@ -24,7 +24,7 @@ def sync_to_jax(model: keras.Model) -> None:
     owners = {
         "trainable_variables": (model, "trainable_variables"),
         "non_trainable_variables": (model, "non_trainable_variables"),
-        "optimizer_variables": (model.optimizer, "variables"),
+        "optimizer_variables": (getattr(model, "optimizer", None), "variables"),
         "metrics_variables": (model, "metrics_variables"),
     }
     model._jax_state = {

@@ -35,7 +35,9 @@ from keras_apoptosis.selection.inactive_units import (
     removal_of,
     spared,
 )
+from keras_apoptosis.selection.limits import kept_count
 from keras_apoptosis.selection.price import Limit
+from keras_apoptosis.selection.target_pruning import check_reach
 from keras_apoptosis.surgery import Removal
 from keras_apoptosis.targets import as_targets
 from keras_apoptosis.training.noise import UnitNoise
@@ -126,6 +128,8 @@ class DemonPruning(PruningCallback):
             the parameters would be removed, the dead wait for the next event,
             or the end. 0 to remove them at once, as the paper does.
         min_units: Integer of at least 1: how many units every group keeps.
+        round_to: Integer of at least 1: the number of kept units is rounded
+            up to a multiple of it; dead units wait for that.
         layers: Limits pruning, noise and the penalty on scales to some groups
             or layers; see `PruningCallback`.
         exclude: Groups or layers to leave as they are.
@@ -206,6 +210,7 @@ class DemonPruning(PruningCallback):
         noise_every: int = 1,
         min_gain: float = 0.01,
         min_units: int = 1,
+        round_to: int = 1,
         layers: Any = None,
         exclude: Any = (),
         limit: Limit | None = None,
@@ -223,6 +228,7 @@ class DemonPruning(PruningCallback):
             target=target,
             limit=limit,
             min_units=min_units,
+            round_to=round_to,
             min_gain=min_gain,
             recalibrate=recalibrate,
             prune_non_trainable=prune_non_trainable,
@@ -305,9 +311,26 @@ class DemonPruning(PruningCallback):
         self._factor, self._most, self._best = state["pressure"]
 
     def begin_target(self, whole: Sequence[float]) -> None:
+        targets = as_targets(self.target)
+        analysis = analyse(self.model)
+        chosen = [number for number, _ in self.numbered_groups(analysis)]
+        check_reach(
+            analysis,
+            targets,
+            whole,
+            self._gates(analysis),
+            {
+                number: group.reason
+                or (_obstacle(analysis, number) if number in chosen else "")
+                or "left out"
+                for number, group in enumerate(analysis.groups)
+            },
+            self.min_units,
+            self.round_to,
+        )
         # The controller goes on where it was, in the next `fit` as well.
         if self._control is None:
-            self._control = PressureControl(as_targets(self.target), whole)
+            self._control = PressureControl(targets, whole, self.round_to)
             if self._restored is not None:
                 self._control.set_state(self._restored)
 
@@ -401,7 +424,7 @@ class DemonPruning(PruningCallback):
             if self._finishing
             else dead
         )
-        candidates = spared(activity, wanted, self.min_units)
+        candidates = spared(activity, wanted, self.min_units, self.round_to)
         chosen = candidates
         if self._control is not None:
             chosen = self._control.choose(analysis, activity, candidates)
@@ -421,7 +444,13 @@ class DemonPruning(PruningCallback):
     ) -> Removal | Skip:
         # The least active of each group.
         activity, chosen = self._chosen
-        fewer = {n: u[: int(share * u.size)] for n, u in chosen.items()}
+        fewer = {}
+        for number, units in chosen.items():
+            size = analysis.groups[number].size
+            kept = kept_count(
+                size - int(share * units.size), size, 1, self.round_to
+            )
+            fewer[number] = units[: size - kept]
         removal = removal_of(analysis, activity, fewer)
         return removal if len(removal) else Skip("no unit would be left to try")
 
@@ -451,9 +480,7 @@ class DemonPruning(PruningCallback):
         factor = 1.0
         if self._control is not None:
             factor = self._control.steer(
-                self._control.missing(analysis),
-                self._progress.fraction,
-                self._reached,
+                analysis, self._progress.fraction, self._reached
             )
         if self.limit is not None and self._costs_too_much(self.limit):
             if self._factor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_apoptosis.accounting.costs import Cost, widths_of
+from keras_apoptosis.accounting.costs import widths_of
 from keras_apoptosis.graph import Analysis
 from keras_apoptosis.selection.inactive_units import Activity
 from keras_apoptosis.targets import Target
@@ -25,15 +25,16 @@ class PressureControl:
     """Raises and lowers a pressure, so that a training ends at its targets.
 
     What is saved is to grow with the square of time, from nothing to the
-    targets at `reach` of the training: units do not die at once. After each
-    event the pressure follows from how far it is behind that plan, or ahead
-    of it, now and until now: proportional and integral control of its
-    logarithm. Once the targets are reached the pressure is 0, and what dies
-    afterwards stays.
+    targets at `reach` of the training: units do not die at once. A target
+    that is a schedule is its own plan. After each event the pressure follows
+    from how far it is behind the plan, or ahead of it, now and until now:
+    proportional and integral control of its logarithm. Once the targets are
+    reached the pressure is 0, and what dies afterwards stays.
 
     Args:
         targets: The targets, of costs that are counted.
         whole: What the model costs before it is pruned, by each target.
+        round_to: Widths that change become multiples of it.
         reach: When they are to be reached, as a fraction of the training.
             From then on units that are not dead may be removed for them, the
             least active.
@@ -46,6 +47,7 @@ class PressureControl:
         self,
         targets: Sequence[Target],
         whole: Sequence[float],
+        round_to: int = 1,
         reach: float = 0.6,
     ):
         self.targets = targets
@@ -53,6 +55,7 @@ class PressureControl:
         self.limits = np.array(
             [t.limit(w) for t, w in zip(targets, whole, strict=True)]
         )
+        self.round_to = round_to
         self.reach = reach
         self.factor = 1.0
         self._integral = 0.0
@@ -72,25 +75,6 @@ class PressureControl:
         self._integral = state["integral"]
         self._progress = state["progress"]
 
-    def missing(self, analysis: Analysis) -> float:
-        """Returns how much is missing to the targets.
-
-        Args:
-            analysis: The model's units.
-
-        Returns:
-            As a share of what the model has cost, by the target that misses
-            most; 0 or less once all are met.
-        """
-        return self._missing(self._costs(analysis), widths_of(analysis))
-
-    def _costs(self, analysis: Analysis) -> list[Cost]:
-        return [target.cost(analysis) for target in self.targets]
-
-    def _missing(self, costs: Sequence[Cost], widths: np.ndarray) -> float:
-        amounts = np.array([float(cost(widths)) for cost in costs])
-        return float(((amounts - self.limits) / self.whole).max())
-
     def choose(
         self,
         analysis: Analysis,
@@ -100,7 +84,7 @@ class PressureControl:
         """Returns those candidates that bring the model to the targets.
 
         All of them, unless that is beyond the targets; then as few as it
-        takes of the least active.
+        takes of the least active, less those for which there is room.
 
         Args:
             analysis: The model's units.
@@ -111,28 +95,42 @@ class PressureControl:
         Returns:
             For each group, by its index, the units to remove.
         """
-        order = _least_active(activity, candidates)
-        costs, widths = self._costs(analysis), widths_of(analysis)
+        blocks = self._blocks(analysis, activity, candidates)
+        costs = [target.cost(analysis) for target in self.targets]
 
-        def missing(count: int) -> float:
-            numbers = np.array([number for number, _ in order[:count]], int)
-            removed = np.bincount(numbers, minlength=widths.size)
-            return self._missing(costs, widths - removed)
+        def met(widths: np.ndarray) -> bool:
+            amounts = np.array([float(cost(widths)) for cost in costs])
+            return bool((amounts <= self.limits).all())
 
-        # What is missing falls with the count.
-        high = bisect.bisect_left(
-            range(len(order)), 0.0, key=lambda count: -missing(count)
+        def after(count: int) -> np.ndarray:
+            left = widths_of(analysis)
+            for number, units in blocks[:count]:
+                left[number] -= units.size
+            return left
+
+        # What the model costs falls with the count.
+        count = bisect.bisect_left(
+            range(len(blocks)), True, key=lambda count: met(after(count))
         )
-        chosen: dict[int, list[int]] = {number: [] for number in candidates}
-        for number, unit in order[:high]:
-            chosen[number].append(unit)
-        return {n: np.array(each, int) for n, each in chosen.items()}
+        left, chosen, ended = after(count), [], set[int]()
+        for number, units in blocks[:count][::-1]:
+            left[number] += units.size
+            if number in ended or not met(left):
+                left[number] -= units.size
+                ended.add(number)  # Those before it go first.
+                chosen.append((number, units))
+        found: dict[int, list[int]] = {number: [] for number in candidates}
+        for number, units in chosen[::-1]:
+            found[number].extend(units.tolist())
+        return {n: np.array(each, int) for n, each in found.items()}
 
-    def steer(self, missing: float, progress: float, reached: bool) -> float:
+    def steer(
+        self, analysis: Analysis, progress: float, reached: bool
+    ) -> float:
         """Sets the pressure anew.
 
         Args:
-            missing: See `missing`.
+            analysis: The model's units.
             progress: The part of the training that is done.
             reached: Whether as much was removed as should be.
 
@@ -142,9 +140,11 @@ class PressureControl:
         if reached or self.factor == 0.0:
             self.factor = 0.0
             return 0.0
-        goal = float((1 - self.limits / self.whole).max())
-        plan = goal * min(1.0, progress / self.reach) ** 2
-        behind = plan - (goal - missing)
+        widths = widths_of(analysis)
+        amounts = np.array(
+            [float(each.cost(analysis)(widths)) for each in self.targets]
+        )
+        behind = float(((amounts - self._planned(progress)) / self.whole).max())
         passed = progress - self._progress
         self._progress = progress
         bound = LIMIT / MEMORY  # What is beyond could not be made up for.
@@ -154,20 +154,44 @@ class PressureControl:
         self.factor = math.exp(min(LIMIT, max(-LIMIT, pressure)))
         return self.factor
 
+    def _planned(self, progress: float) -> np.ndarray:
+        """Returns what the model may cost by now, by each target."""
+        part = min(1.0, progress / self.reach) ** 2
+        return np.array(
+            [
+                target.limit(whole, progress)
+                if callable(target.at_most)
+                else whole + part * (limit - whole)
+                for target, whole, limit in zip(
+                    self.targets, self.whole, self.limits, strict=True
+                )
+            ]
+        )
 
-def _least_active(
-    activity: Activity, candidates: Mapping[int, np.ndarray]
-) -> list[tuple[int, int]]:
-    """Orders groups and units, the least active first, in turns where alike.
+    def _blocks(
+        self,
+        analysis: Analysis,
+        activity: Activity,
+        candidates: Mapping[int, np.ndarray],
+    ) -> list[tuple[int, np.ndarray]]:
+        """Orders what may go at once, the least active first.
 
-    Active beside the others of a group: a layer whose values are small is not
-    less useful than one whose values are large.
-    """
-    ranked: list[tuple[Any, ...]] = []
-    for number, units in candidates.items():
-        peaks = activity.peaks[number]
-        usual = float(peaks.mean()) or 1.0
-        for rank, unit in enumerate(units):
-            peak = float(peaks[unit]) / usual
-            ranked.append((peak, rank / peaks.size, number, int(unit)))
-    return [(number, unit) for *_, number, unit in sorted(ranked)]
+        Single units, of groups in turns where they are alike; or as many as
+        it takes to a width that is a multiple. Active beside the others of a
+        group: a layer whose values are small is not less useful than one
+        whose values are large.
+        """
+        ranked: list[tuple[Any, ...]] = []
+        for number, units in candidates.items():
+            peaks = activity.peaks[number]
+            usual = float(peaks.mean()) or 1.0
+            size = analysis.groups[number].size
+            stop = 0
+            while stop < units.size:
+                start = stop
+                stop += (size - start) % self.round_to or self.round_to
+                block = units[start:stop]
+                peak = float(peaks[block[-1]]) / usual
+                ranked.append((peak, stop / size, number, start, block))
+        ranked.sort(key=lambda each: each[:-1])
+        return [(number, block) for _, _, number, _, block in ranked]

@@ -38,7 +38,10 @@ from keras_apoptosis.selection.price import (
     within_limit,
 )
 from keras_apoptosis.selection.ranking import Ranking
-from keras_apoptosis.selection.target_pruning import TargetPruning
+from keras_apoptosis.selection.target_pruning import (
+    TargetPruning,
+    results_of,
+)
 from keras_apoptosis.statistics.output_change import OutputChange
 from keras_apoptosis.statistics.streaming import lasting
 from keras_apoptosis.surgery import Removal, Report, shrink
@@ -85,9 +88,10 @@ class PruningCallback(keras.callbacks.Callback):
         layers: Limits pruning to some groups, or layers: a name, a layer, a
             pattern such as `"conv*"`, or a list of those. `None` for all.
         exclude: Groups or layers to leave as they are, likewise.
-        target: One of `ka.targets`, or several of different kinds, which are
-            all met: what the model may cost when the last event is over.
-            Only for methods that say how units are ranked, in `ranking`.
+        target: One of `ka.targets`, or several that count different things,
+            all of which are met: what the model may cost when the last event
+            is over. Only for methods that say how units are ranked, in
+            `ranking`.
             Events then go there in steps of the same factor, and choose units
             over all groups, wherever that saves most for the least error.
         limit: A `ka.Limit`, if pruning may cost only so much. Each event is
@@ -773,11 +777,12 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _tell_of_target(self) -> None:
         """Tells what has become of the target, once training is over."""
-        if self._to_target is None or not self.training_ends:
+        if self._whole_costs is None or not self.training_ends:
             return
-        for each in self._to_target.results():
+        targets = as_targets(self.target)
+        for each in results_of(self.model, targets, self._whole_costs):
             text = (
-                f"{each.name} are {each.show(each.after)}, of at most "
+                f"{each.name} {each.show(each.after)}, of at most "
                 f"{each.show(each.limit)}"
             )
             if not each.met:

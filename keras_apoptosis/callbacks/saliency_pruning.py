@@ -76,6 +76,8 @@ class SaliencyPruning(PruningCallback):
         limit: A `ka.Limit`, if pruning may cost only so much; see
             `PruningCallback`.
         min_units: Integer of at least 1: how many units every group keeps.
+        round_to: Integer of at least 1: the number of kept units is rounded
+            up to a multiple of it.
         samples: Integer of at least 1: how many samples of `data` to use.
         recalibrate: Whether to compute moving statistics anew, from `data`;
             see `PruningCallback`.
@@ -134,6 +136,7 @@ class SaliencyPruning(PruningCallback):
         target: Any = None,
         limit: Limit | None = None,
         min_units: int = 1,
+        round_to: int = 1,
         samples: int = 4096,
         recalibrate: bool = True,
         prune_non_trainable: bool = False,
@@ -148,6 +151,7 @@ class SaliencyPruning(PruningCallback):
             target=target,
             limit=limit,
             min_units=min_units,
+            round_to=round_to,
             recalibrate=recalibrate,
             prune_non_trainable=prune_non_trainable,
             prune_normalized=prune_normalized,
@@ -265,7 +269,7 @@ class SaliencyPruning(PruningCallback):
         else:
             every = sum(first[name] for name in scores)
             count = max(share_of(every, sparsity) - sum(gone.values()), 0)
-        chosen = lowest(scores, count, keep=self.min_units)
+        chosen = lowest(scores, count, self.min_units, self.round_to)
         removed = {name: each for name, each in chosen.items() if each.size}
         if not removed:
             return Skip(f"{sparsity:.0%} of the units are pruned already")

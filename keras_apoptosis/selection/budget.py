@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_apoptosis.selection.limits import lowest_within_limits
+from keras_apoptosis.selection.limits import kept_count, lowest_within_limits
 
 
 def share_of(size: int, share: float) -> int:
@@ -24,6 +24,7 @@ def lowest(
     scores: Mapping[str, np.ndarray],
     count: int | Mapping[str, int],
     keep: int = 0,
+    round_to: int = 1,
 ) -> dict[str, np.ndarray]:
     """Returns the entries with the lowest scores, over all groups or in each.
 
@@ -33,6 +34,8 @@ def lowest(
             how many to choose there.
         keep: How many entries to keep in each group, those with the highest
             scores, even if that means fewer than `count` are chosen.
+        round_to: How many are kept is rounded up to a multiple of it,
+            likewise.
 
     Returns:
         For each group the indices of the chosen entries, ascending. Of equal
@@ -65,4 +68,9 @@ def lowest(
         free = [scores[name][order[name]] for name in order]
         chosen = np.argsort(np.concatenate([*free, []]), kind="stable")[:count]
         count = {name: int((names[chosen] == name).sum()) for name in order}
-    return {name: np.sort(order[name][: count[name]]) for name in order}
+    found = {}
+    for name, each in scores.items():
+        wanted = each.size - count[name]
+        kept = kept_count(wanted, each.size, keep, round_to)
+        found[name] = np.sort(order[name][: each.size - kept])
+    return found

@@ -239,7 +239,10 @@ def _kind(layer: Any) -> str:
 
 
 def spared(
-    activity: Activity, dead: Mapping[int, np.ndarray], min_units: int = 1
+    activity: Activity,
+    dead: Mapping[int, np.ndarray],
+    min_units: int = 1,
+    round_to: int = 1,
 ) -> dict[int, np.ndarray]:
     """Returns the dead units that may be removed: enough units remain.
 
@@ -247,6 +250,7 @@ def spared(
         activity: The activity of the units.
         dead: For each group, by its index, which units are dead.
         min_units: How many units to keep in every group: the most active.
+        round_to: The number of kept units is a multiple of it.
 
     Returns:
         For each group, by its index, the indices of the units that may be
@@ -256,7 +260,7 @@ def spared(
     for number, which in dead.items():
         units = np.flatnonzero(which)
         order = lowest_within_limits(
-            activity.peaks[number][units], which.size, min_units
+            activity.peaks[number][units], which.size, min_units, round_to
         )
         found[number] = units[order]
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -58,9 +59,9 @@ def prune(
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.
-        target: One of `ka.targets`, or several of different kinds, which are
-            all met, such as `ka.targets.Flops(at_most=0.5)`. A share is one
-            of the model as it is given.
+        target: One of `ka.targets`, or several that count different things,
+            all of which are met, such as `ka.targets.Flops(at_most=0.5)`. A
+            share is one of the model as it is given.
         data: Training sample: inputs for `"reconstruction"`, `(x, y)` for
             criteria that look at the loss. A few thousand samples will do.
         criterion: `"reconstruction"`, which keeps the units that best explain
@@ -92,7 +93,8 @@ def prune(
 
     Returns:
         What was done, to print. Its `met` says whether the targets were
-        reached, which only a limit can prevent.
+        reached, which a limit can prevent; a latency that is missed by more
+        than 5 % is warned of, too.
 
     Raises:
         ValueError: If an argument is out of range, or a target is out of
@@ -166,6 +168,16 @@ def prune(
             if done is None:
                 break
             reports += done
+        results = pruning.results()
+        for each in results:
+            if limit is None and not each.met:
+                warnings.warn(
+                    f"Model '{model.name}' has missed its target: {each.name} "
+                    f"{each.show(each.after)}, of at most "
+                    f"{each.show(each.limit)}. Something else may have been "
+                    "running beside it.",
+                    stacklevel=2,
+                )
         return PruningReport(
             groups=_changes(model, sizes, reports),
             parameters_before=before_pruning,
@@ -173,7 +185,7 @@ def prune(
             notes=tuple(
                 dict.fromkeys(n for each in reports for n in each.notes)
             ),
-            targets=pruning.results(),
+            targets=results,
             metric="" if limit is None else limit.metric,
             metric_before=before,
             attempts=tuple(attempts),

@@ -75,13 +75,14 @@ class PruningReport(Report):
                     each.show(amount)
                     for amount in (each.before, each.limit, each.after)
                 ),
+                f"{each.after / each.limit:.1%}",
                 "yes" if each.met else "no",
             )
             for each in self.targets
         ]
         lines = [super().__str__()]
         if rows:
-            header = ("target", "before", "at most", "after", "met")
+            header = ("target", "before", "at most", "after", "of it", "met")
             lines.append(table(header, rows))
         if self.attempts:
             lines.append(f"{self.metric} before: {self.metric_before:.4f}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -67,12 +67,7 @@ class TargetPruning:
 
     def results(self) -> tuple[TargetResult, ...]:
         """Returns what has become of each target."""
-        return tuple(
-            TargetResult(target, whole, target.limit(whole), amount)
-            for target, whole, amount in zip(
-                self.targets, self.whole, self.amounts(), strict=True
-            )
-        )
+        return results_of(self.model, self.targets, self.whole)
 
     def limits(self, progress: float, share: float = 1.0) -> list[float]:
         """Returns what each target allows on the way to it.
@@ -101,35 +96,14 @@ class TargetPruning:
     def check(self) -> None:
         """Raises a `ValueError` if a target cannot be reached at all."""
         analysis = analyse(self.model)
-        numbers = self._numbers(analysis)
-        flat = {n: np.zeros(analysis.groups[n].size + 1) for n in numbers}
-        reasons = "\n".join(
-            f"  {group.name}: {self.ranking.why_not(group) or 'left out'}"
+        why_not = {
+            n: self.ranking.why_not(group) or "left out"
             for n, group in enumerate(analysis.groups)
-            if n not in numbers
+        }
+        numbers = self._numbers(analysis)
+        check_reach(
+            analysis, self.targets, self.whole, numbers, why_not, **self.options
         )
-        if not numbers:
-            raise ValueError(
-                f"Model '{self.model.name}' has no units that can be pruned:\n"
-                f"{reasons or '  it has no unit groups'}"
-            )
-        costs = [target.cost(analysis) for target in self.targets]
-        least = allocate(
-            costs, [0.0] * len(costs), widths_of(analysis), flat, **self.options
-        ).widths
-        for target, cost, whole in zip(
-            self.targets, costs, self.whole, strict=True
-        ):
-            limit, amount = target.limit(whole), float(cost(least))
-            if not target.counted:
-                amount = target.measure(self._narrowed(analysis, least))
-            if amount > limit:
-                raise ValueError(
-                    f"Target {target!r} cannot be reached: with every group "
-                    f"as narrow as it may be, {target.name} are "
-                    f"{target.show(amount)}, and at most "
-                    f"{target.show(limit)} is wanted. Not pruned:\n{reasons}"
-                )
 
     def removal(
         self, analysis: Analysis, progress: float, share: float = 1.0
@@ -210,7 +184,7 @@ class TargetPruning:
                 now = allocate(
                     costs, counts, before, errors, **self.options
                 ).widths
-                time = target.measure(self._narrowed(analysis, now))
+                time = target.measure(_narrowed(analysis, now))
                 if time <= allowed:
                     below, found = (float(costs[n](now)), time), now
                     if time > (1 - _NEAR) * allowed:
@@ -223,14 +197,95 @@ class TargetPruning:
                     found = now
         return found
 
-    def _narrowed(self, analysis: Analysis, widths: np.ndarray) -> keras.Model:
-        """Returns a copy of the model at other widths, with any weights."""
-        removed: Any = {
-            group.name: np.arange(width, group.size)
-            for group, width in zip(analysis.groups, widths, strict=True)
-            if width < group.size
-        }
-        return rebuild(self.model, Removal(removed))
+
+def check_reach(
+    analysis: Analysis,
+    targets: Sequence[Target],
+    whole: Sequence[float],
+    numbers: Collection[int],
+    why_not: Mapping[int, str],
+    min_units: int = 1,
+    round_to: int = 1,
+) -> None:
+    """Checks that targets can be reached at all.
+
+    Args:
+        analysis: The model's units.
+        targets: The targets.
+        whole: What the model cost before it was pruned, by each target.
+        numbers: Indices of the groups that may be pruned.
+        why_not: For the other groups, by index, the reason.
+        min_units: How many units every group keeps.
+        round_to: Widths that change become multiples of it.
+
+    Raises:
+        ValueError: If one is out of reach, even with every group as narrow as
+            it may be.
+    """
+    model = analysis.graph.model
+    flat = {n: np.zeros(analysis.groups[n].size + 1) for n in numbers}
+    reasons = "\n".join(
+        f"  {group.name}: {why_not[n]}"
+        for n, group in enumerate(analysis.groups)
+        if n not in numbers
+    )
+    if not numbers:
+        raise ValueError(
+            f"Model '{model.name}' has no units that can be pruned:\n"
+            f"{reasons or '  it has no unit groups'}"
+        )
+    costs = [target.cost(analysis) for target in targets]
+    least = allocate(
+        costs,
+        [0.0] * len(costs),
+        widths_of(analysis),
+        flat,
+        min_units=min_units,
+        round_to=round_to,
+    ).widths
+    for target, cost, before in zip(targets, costs, whole, strict=True):
+        limit, amount = target.limit(before), float(cost(least))
+        if not target.counted:
+            amount = target.measure(_narrowed(analysis, least))
+        if amount > limit:
+            raise ValueError(
+                f"Target {target!r} cannot be reached: at most "
+                f"{target.show(limit)} is wanted, and with every group as "
+                f"narrow as it may be it is {target.show(amount)}. Not "
+                f"pruned:\n{reasons or '  nothing'}"
+            )
+
+
+def results_of(
+    model: keras.Model, targets: Sequence[Target], whole: Sequence[float]
+) -> tuple[TargetResult, ...]:
+    """Returns what has become of targets.
+
+    Args:
+        model: The model as it is now.
+        targets: The targets.
+        whole: What the model cost before it was pruned, by each target.
+    """
+    return tuple(
+        TargetResult(
+            target, before, target.limit(before), target.measure(model)
+        )
+        for target, before in zip(targets, whole, strict=True)
+    )
+
+
+def _narrowed(analysis: Analysis, widths: np.ndarray) -> keras.Model:
+    """Returns a copy of the model at other widths, compiled as the model."""
+    removed: Any = {
+        group.name: np.arange(width, group.size)
+        for group, width in zip(analysis.groups, widths, strict=True)
+        if width < group.size
+    }
+    model = analysis.graph.model
+    narrowed = rebuild(model, Removal(removed))
+    narrowed.run_eagerly = model.run_eagerly
+    narrowed.jit_compile = model.jit_compile
+    return narrowed
 
 
 def _next_count(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import itertools
 import math
 import numbers
 from collections.abc import Iterable, Mapping
@@ -53,6 +54,14 @@ class Target(abc.ABC):
     def name(self) -> str:
         """The name of what is counted."""
         return type(self).__name__.lower()
+
+    def counts_as(self, other: Target) -> bool:
+        """Returns whether another target limits the same."""
+        return type(other) is type(self) and all(
+            getattr(self, field.name) == getattr(other, field.name)
+            for field in dataclasses.fields(self)
+            if field.compare and field.name != "at_most"
+        )
 
     def measure(self, model: keras.Model) -> float:
         """Returns what a model costs now.
@@ -118,20 +127,22 @@ def as_targets(given: Any) -> tuple[Target, ...]:
     """Returns one or several targets as a tuple.
 
     Args:
-        given: A `Target`, or several of different kinds.
+        given: A `Target`, or several that count different things.
 
     Raises:
         ValueError: If it is anything else.
     """
     single = isinstance(given, Target) or not isinstance(given, Iterable)
     targets = (given,) if single else tuple(given)
-    kinds = {type(each) for each in targets}
+    ok = bool(targets) and all(isinstance(each, Target) for each in targets)
     check_that(
         "target",
         given,
-        bool(targets)
-        and all(isinstance(each, Target) for each in targets)
-        and len(kinds) == len(targets),
-        "one of `ka.targets`, or several of different kinds",
+        ok
+        and not any(
+            one.counts_as(other)
+            for one, other in itertools.combinations(targets, 2)
+        ),
+        "one of `ka.targets`, or several that count different things",
     )
     return targets

@@ -105,12 +105,52 @@ def test_a_schedule_says_itself_what_is_allowed():
     assert left == [46, 33, 20]
 
 
-def test_a_target_within_a_limit(capsys):
+@pytest.mark.parametrize("method", METHODS)
+def test_out_of_reach_is_an_error_before_the_first_step(method):
+    model = network()
+    callback = METHODS[method](ka.targets.Parameters(at_most=20))
+    callback.min_units = 2  # 2 x 11 + 2 x 3 + 3 x 3 parameters.
+    with pytest.raises(ValueError, match=r"at most 20 is wanted.*it is 37"):
+        model.fit(X, Y, verbose=0, callbacks=[callback])
+    assert int(model.optimizer.iterations) == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_widths_are_multiples(method):
+    target = ka.targets.Parameters(at_most=0.5)
+    model = train(METHODS[method](target, round_to=8), epochs=4)
+    one, two = (layer.units for layer in model.layers[:2])
+    assert (one % 8, two % 8) == (0, 0)
+    limit = target.limit(network().count_params())
+    assert model.count_params() <= limit
+    # Eight more units in either layer would be too many.
+    for a, b in ((one + 8, two), (one, two + 8)):
+        assert 11 * a + (a + 1) * b + 3 * (b + 1) > limit
+
+
+def test_sparsities_round_up_to_multiples():
+    callback = ka.callbacks.SaliencyPruning(
+        schedule=ka.schedules.AtEpochs({1: 0.4}), data=(X, Y), round_to=8
+    )
+    model = train(callback, epochs=1)
+    # Of 48 units 29 would stay, and 20 of 32.
+    assert [layer.units for layer in model.layers[:2]] == [32, 24]
+
+
+class Never(ka.Limit):
+    """Allows nothing, even if it makes the model better."""
+
+    def allows(self, *values):
+        return False
+
+
+@pytest.mark.parametrize("method", ["norms", "demon"])
+def test_a_target_within_a_limit(method):
     """Nothing is allowed, so that nothing is pruned, and that is told."""
-    limit = ka.Limit("loss", 0.0, data=(X, Y), attempts=2)
-    callback = METHODS["norms"](TARGETS["parameters"], limit=limit)
+    limit = Never("loss", 0.0, data=(X, Y), attempts=1)
+    callback = METHODS[method](TARGETS["parameters"], limit=limit)
     with pytest.warns(UserWarning, match="has not reached its target"):
-        model = train(callback)
+        model = train(callback, epochs=1)
     assert any(event.skipped for event in callback.history)
     assert model.count_params() > 0.4 * 2195
 

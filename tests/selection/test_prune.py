@@ -6,7 +6,10 @@ import pytest
 from keras import layers, ops
 
 import keras_apoptosis as ka
+from keras_apoptosis.accounting.costs import widths_of
+from keras_apoptosis.graph import analyse
 from tests.architectures import randomize, sample
+from tests.random_architectures import generate
 from tests.surgery.test_training import data_for
 
 
@@ -74,6 +77,32 @@ def test_targets_are_met_within_two_percent(kind, name, criterion):
     assert str(report.parameters_after) in str(report).replace(",", "")
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_of_random_models_no_unit_more_would_do(seed):
+    """Whatever the model: a target is met, within a unit of each group."""
+    model = generate(900 + seed)
+    rng = np.random.default_rng(seed)
+    kind = ka.targets.Parameters if seed % 2 else ka.targets.Flops
+    target = kind(at_most=float(rng.uniform(0.6, 0.9)))
+    limit = target.limit(target.measure(model))
+    before = {group.name: group.size for group in ka.unit_groups(model)}
+    criterion = ("squared_norm", "random", all_alike)[seed % 3]
+    report = ka.prune(model, target, criterion=criterion)
+    assert report.met
+    assert target.measure(model) <= limit
+    analysis = analyse(model)
+    cost, widths = target.cost(analysis), widths_of(analysis)
+    narrower = [
+        number
+        for number, group in enumerate(analysis.groups)
+        if group.size < before[group.name]
+    ]
+    assert narrower
+    for number in narrower:
+        wider = widths + (np.arange(widths.size) == number)
+        assert cost(wider) > limit
+
+
 def test_keeps_compile_and_optimizer():
     model = randomize(wide_cnn(), seed=1)
     model.compile("adam", "mse", metrics=["mae"])
@@ -112,11 +141,13 @@ class Clockwork(ka.targets.Latency):
     """A machine that takes a second, and one for each 1,000 FLOPs."""
 
     def measure(self, model):
+        assert not model.jit_compile
         return 1 + ka.flops(model) / 1000
 
 
 def test_a_measured_target_is_met_closely():
     model = randomize(wide_cnn(), seed=1)
+    model.compile("adam", "mse", jit_compile=False)  # As copies must be.
     target = Clockwork(at_most=0.5)
     wanted = 0.5 * target.measure(model)
     report = ka.prune(model, target, sample(model, 32))
@@ -126,8 +157,25 @@ def test_a_measured_target_is_met_closely():
 
 def test_a_latency_out_of_reach_is_an_error():
     model = randomize(wide_cnn(), seed=1)
-    with pytest.raises(ValueError, match="cannot be reached"):
+    model.jit_compile = False
+    # One unit each: 2 x (18 x 100 + 9 x 9 + 9 + 3) FLOPs.
+    with pytest.raises(ValueError, match=r"as it may be it is 4\.79 s"):
         ka.prune(model, Clockwork(at_most="900 ms"), sample(model, 32))
+
+
+def test_a_latency_that_turns_out_longer_is_told():
+    class Slowing(Clockwork):
+        def measure(self, model):
+            return super().measure(model) * (1.2 if model is pruned else 1)
+
+    model = randomize(wide_mlp(), seed=1)
+    model.jit_compile = False
+    target = Slowing(at_most=0.5)
+    pruned = model
+    with pytest.warns(UserWarning, match="missed its target: slowing"):
+        report = ka.prune(model, target, criterion="squared_norm")
+    assert not report.met
+    assert "%" in str(report)
 
 
 def test_costs_steer_the_choice():

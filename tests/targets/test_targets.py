@@ -52,7 +52,12 @@ def test_a_schedule_is_checked_where_it_is_read():
         target.limit(100)
 
 
-def test_several_are_of_different_kinds():
+def test_several_count_different_things():
+    weights, training = (
+        ka.targets.Bytes(0.5, of=of) for of in ("weights", "training")
+    )
+    one, many = (ka.targets.Latency(0.5, batch_size=size) for size in (1, 128))
+    assert len(as_targets([weights, training, one, many])) == 4
     assert as_targets(TARGETS) == tuple(TARGETS)
     assert as_targets(TARGETS[0]) == (TARGETS[0],)
     for wrong in (0.5, [], [0.5], [TARGETS[0], ka.targets.Parameters(3)]):
