@@ -6,6 +6,9 @@ import dataclasses
 
 import numpy as np
 
+# What is left of a group at least, for an error that is finite.
+_LEAST = 1e-12
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curve:
@@ -26,14 +29,20 @@ class Curve:
         return np.sort(self.order[width:])
 
 
-def score_curve(scores: np.ndarray, relative: bool = False) -> Curve:
-    """Adds up scores: the error is the sum over the units that are removed.
+def score_curve(scores: np.ndarray) -> Curve:
+    """Computes how much less is left of a group's scores, as a logarithm.
+
+    The error is `−log(kept / all)`, of sums over the units that are kept and
+    over all. While little is removed that is its share, by which groups are
+    compared. The more is removed the more a unit costs, and the last cannot
+    be paid for: a score tells what a unit does while the others are there, and
+    what is left of a group is what the whole network has to work with. Errors
+    of groups that add up are shares that multiply, as one group feeds the
+    next.
 
     Args:
         scores: Shape `(units,)`. Scores below 0 count as 0: there is nothing
             to lose by such a unit.
-        relative: Whether to divide by the sum over all units, for scores that
-            cannot be compared between groups.
 
     Returns:
         The `Curve`. Of equal scores the first goes first.
@@ -42,12 +51,13 @@ def score_curve(scores: np.ndarray, relative: bool = False) -> Curve:
 
     >>> from keras_apoptosis.selection.curves import score_curve
     >>> curve = score_curve(np.array([3.0, 1.0, 4.0]))
-    >>> curve.error.tolist(), curve.removed(2).tolist()
-    ([8.0, 4.0, 1.0, 0.0], [1])
+    >>> np.exp(-curve.error[1:]).tolist(), curve.removed(2).tolist()
+    ([0.5, 0.875, 1.0], [1])
     """
-    rising = np.argsort(scores, kind="stable")
-    lost = np.cumsum(np.maximum(scores[rising], 0.0))
-    error = np.concatenate([lost[::-1], [0.0]])
-    if relative and error[0] > 0:
-        error = error / error[0]
-    return Curve(rising[::-1], error)
+    falling = np.argsort(scores, kind="stable")[::-1]
+    kept = np.cumsum(np.maximum(scores[falling], 0.0))
+    share = np.ones(len(kept) + 1)
+    if kept[-1] > 0:
+        share = np.concatenate([[0.0], kept / kept[-1]])
+    error = -np.log(np.clip(share, _LEAST, 1.0))
+    return Curve(falling, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_apoptosis import criteria
@@ -18,11 +19,9 @@ from keras_apoptosis.selection.curves import Curve, score_curve
 from keras_apoptosis.selection.mean_replacement import mean_replacements
 from keras_apoptosis.selection.reconstruction import Reconstruction
 from keras_apoptosis.statistics.streaming import labelled_batches
-from keras_apoptosis.surgery import Removal
+from keras_apoptosis.surgery import Removal, Replacement
 from keras_apoptosis.utils.checks import check_choice
 
-# Their scores are in units of weights, and mean nothing beside other groups'.
-_RELATIVE = ("l1_norm", "squared_norm", "random")
 _REPLACEMENTS = ("least_squares", "mean", "zero")
 
 
@@ -32,7 +31,8 @@ class Ranking:
     Args:
         criterion: The criterion of units.
         replacement: What stands in for removed units: `"least_squares"`,
-            `"mean"` or `"zero"`.
+            `"mean"` or `"zero"`; `None` for least squares, or for the mean
+            in groups whose units cannot be combined.
         sample: The sample, in memory, or `None`.
         reconstruction: What fits replacements by least squares; `None` where
             that is not wanted.
@@ -42,7 +42,7 @@ class Ranking:
     def __init__(
         self,
         criterion: Any,
-        replacement: str,
+        replacement: str | None,
         sample: Any,
         reconstruction: Reconstruction | None = None,
         batch_size: int = 512,
@@ -55,8 +55,12 @@ class Ranking:
 
     @property
     def refits(self) -> bool:
-        """`True` if groups are removed one by one, each fitted by `refit`."""
-        return self.reconstruction is not None
+        """`True` if groups are removed one by one, each fitted by `refit`.
+
+        Means of units, as their combinations, are not what they were once
+        the groups before them are narrower.
+        """
+        return self.replacement != "zero"
 
     def why_not(self, group: UnitGroup) -> str:
         """Returns why a group cannot be pruned; `""` if it can."""
@@ -76,9 +80,8 @@ class Ranking:
             numbers: Indices of the groups.
         """
         scores = self.criterion.score(analysis.graph.model, self.sample)
-        relative = self.criterion.name in _RELATIVE
         return {
-            number: score_curve(scores[analysis.groups[number].name], relative)
+            number: score_curve(scores[analysis.groups[number].name])
             for number in numbers
             if analysis.groups[number].name in scores
         }
@@ -88,7 +91,8 @@ class Ranking:
     ) -> Removal:
         """Replaces units that are to be removed.
 
-        Where groups are refitted, only the first is fitted here.
+        Where groups are refitted, combinations of only the first are fitted
+        here.
 
         Args:
             analysis: The model's units.
@@ -96,20 +100,10 @@ class Ranking:
         """
         names: Any = {analysis.groups[n].name: u for n, u in removed.items()}
         if self.reconstruction is None:
-            if self.replacement == "zero":
-                return Removal(names)
-            model = analysis.graph.model
-            return Removal(
-                names,
-                mean_replacements(
-                    model, self.sample, names, batch_size=self.batch_size
-                ),
-            )
+            return Removal(names, self._means(analysis.graph.model, names))
         candidates = {n: Candidate(u, {}) for n, u in removed.items()}
         for number in list(candidates)[:1]:
-            candidates[number] = self.reconstruction.refit(
-                analysis, number, candidates[number]
-            )
+            candidates[number] = self._fit(analysis, number, removed[number])
         return removal_of(analysis, candidates)
 
     def refit(self, analysis: Analysis, removal: Removal) -> Removal:
@@ -121,9 +115,31 @@ class Ranking:
             analysis: The model's units as they are now.
             removal: The removal of one group.
         """
-        if self.reconstruction is None:
-            return removal
-        return refitted(self.reconstruction, analysis, removal)
+        (name,) = removal
+        number = [group.name for group in analysis.groups].index(name)
+        fitted = self._fit(analysis, number, removal[name])
+        return removal_of(analysis, {number: fitted})
+
+    def _fit(
+        self, analysis: Analysis, number: int, removed: np.ndarray
+    ) -> Candidate:
+        """Fits what replaces units of one group."""
+        group = analysis.groups[number]
+        fit = self.reconstruction
+        if fit is not None and not obstacle(group, measured=True):
+            return fit.refit(analysis, number, Candidate(removed, {}))
+        means = self._means(analysis.graph.model, {group.name: removed})
+        return Candidate(removed, means.get(group.name, {}))
+
+    def _means(
+        self, model: keras.Model, removed: Mapping[str, np.ndarray]
+    ) -> Mapping[str, Mapping[str, Replacement]]:
+        """Returns the means of units as replacements; none for zero."""
+        if self.replacement == "zero":
+            return {}
+        return mean_replacements(
+            model, self.sample, removed, batch_size=self.batch_size
+        )
 
 
 class RankingByReconstruction(Ranking):
@@ -131,20 +147,33 @@ class RankingByReconstruction(Ranking):
 
     Args:
         reconstruction: Measures, and fits.
+        replacement: See `Ranking`.
     """
 
-    reconstruction: Reconstruction
+    def __init__(
+        self,
+        reconstruction: Reconstruction,
+        replacement: str = "least_squares",
+    ):
+        super().__init__(
+            None,
+            replacement,
+            reconstruction.data,
+            reconstruction if replacement == "least_squares" else None,
+            reconstruction.batch_size,
+        )
+        self._choice = reconstruction
 
-    def __init__(self, reconstruction: Reconstruction):
-        super().__init__(None, "least_squares", None, reconstruction)
+    def why_not(self, group: UnitGroup) -> str:
+        return group.reason or obstacle(group, measured=True)
 
     def curves(
         self, analysis: Analysis, numbers: Iterable[int]
     ) -> dict[int, Curve]:
         numbers = list(numbers)
-        measured = self.reconstruction.measure(analysis, numbers)
+        measured = self._choice.measure(analysis, numbers)
         return {
-            number: self.reconstruction.curve(analysis, number, measured)
+            number: self._choice.curve(analysis, number, measured)
             for number in numbers
         }
 
@@ -180,8 +209,8 @@ def ranking_of(
         criterion: `"reconstruction"`, or a criterion of units: see
             `ka.criteria`.
         replacement: What stands in for removed units. `None` for least
-            squares by `"reconstruction"`, otherwise for the mean, or for zero
-            without a sample.
+            squares, or for the mean in groups whose units cannot be combined,
+            or for zero without a sample.
         sample: Training samples, with labels where the criterion needs them;
             or `None`.
         samples: How many of them to use at most.
@@ -196,10 +225,10 @@ def ranking_of(
     found = None
     if not by_reconstruction:
         found = criteria.get(criterion, "units")
-    if replacement is None:
-        blind = "zero" if sample is None else "mean"
-        replacement = "least_squares" if by_reconstruction else blind
-    check_choice("replacement", replacement, _REPLACEMENTS)
+    if replacement is None and sample is None:
+        replacement = "zero"
+    if replacement is not None:
+        check_choice("replacement", replacement, _REPLACEMENTS)
     needs = by_reconstruction or (found is not None and found.needs_data)
     if sample is None and (needs or replacement != "zero"):
         raise ValueError(
@@ -209,9 +238,10 @@ def ranking_of(
         )
     if found is not None and found.needs_labels:
         next(labelled_batches(sample))  # Complains without labels.
-    if not by_reconstruction and replacement != "least_squares":
-        return Ranking(found, replacement, sample, None, batch_size)
     fit = Reconstruction(sample, samples, batch_size, seed=seed)
-    if by_reconstruction and replacement == "least_squares":
-        return RankingByReconstruction(fit)
-    return Ranking(found, replacement, sample, fit, batch_size)
+    if by_reconstruction:
+        return RankingByReconstruction(fit, replacement or "least_squares")
+    combines = replacement not in ("mean", "zero")
+    return Ranking(
+        found, replacement, sample, fit if combines else None, batch_size
+    )

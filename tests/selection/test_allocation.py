@@ -147,13 +147,20 @@ def test_an_expensive_unit_does_not_hide_cheap_ones_behind_it():
     assert found.widths[0] <= 3
 
 
-def test_scores_add_up():
+def test_an_error_is_what_is_left_of_the_scores():
     curve = score_curve(np.array([2.0, -1.0, 3.0, 5.0]))
-    assert curve.error.tolist() == [10, 5, 2, 0, 0]
+    np.testing.assert_allclose(
+        np.exp(-curve.error), [1e-12, 0.5, 0.8, 1, 1], rtol=1e-9
+    )
     assert curve.order.tolist() == [3, 2, 0, 1]
-    nothing = score_curve(np.zeros(2), relative=True)
-    assert nothing.error.tolist() == [0, 0, 0]
-    one = score_curve(np.array([2.0, 0.0]), relative=True)
-    assert one.error.tolist() == [1, 0, 0]
-    shares = score_curve(np.array([1.0, 3.0]), relative=True)
-    assert shares.error.tolist() == [1, 0.25, 0]
+    assert score_curve(np.zeros(2)).error.tolist() == [0, 0, 0]
+
+
+def test_units_that_all_count_the_same_go_from_every_group():
+    """No group is emptied where scores do not tell groups apart."""
+    analysis = analyse(mlp(8, 32, 32, 32, 4))
+    sizes = widths_of(analysis)
+    errors = {n: score_curve(np.ones(32)).error for n in range(3)}
+    cost = parameter_cost(analysis)
+    found = allocate([cost], [0.25 * cost(sizes)], sizes, errors).widths[:3]
+    assert found.min() >= 6

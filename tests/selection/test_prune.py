@@ -183,7 +183,7 @@ def test_costs_steer_the_choice():
     kept = {}
     for kind in ("Flops", "Parameters"):
         model = randomize(wide_cnn(), seed=1)
-        target = getattr(ka.targets, kind)(0.3)
+        target = getattr(ka.targets, kind)(0.2)
         ka.prune(model, target, criterion=all_alike, replacement="zero")
         kept[kind] = [
             group.size for group in ka.unit_groups(model) if group.removable
@@ -232,6 +232,67 @@ def test_least_squares_for_the_choice_of_any_criterion():
         )
         lost[replacement] = np.mean((model.predict(x, verbose=0) - before) ** 2)
     assert lost["least_squares"] < 0.5 * lost["zero"]
+
+
+def test_means_are_those_of_what_groups_before_have_become():
+    """By hand, at ±1: relu(a − b) is 0 and 1; with b at its mean 0 and 0.5."""
+    model = keras.Sequential(
+        [
+            keras.Input((1,)),
+            layers.Dense(2, activation="relu", name="one"),
+            layers.Dense(2, activation="relu", name="two"),
+            layers.Dense(1),
+        ]
+    )
+    model.set_weights(
+        [
+            np.array([[1.0, -1.0]]),
+            np.zeros(2),
+            np.array([[1.0, 1.0], [-1.0, 0.0]]),
+            np.zeros(2),
+            np.array([[1.0], [0.0]]),
+            np.zeros(1),
+        ]
+    )
+    x = np.array([[-1.0], [1.0]], "float32")
+    ka.prune(
+        model,
+        ka.targets.Units(2),
+        x,
+        criterion=lambda model, data=None: {
+            "one": np.array([1.0, 0.0]),
+            "two": np.array([0.0, 1.0]),
+        },
+        replacement="mean",
+    )
+    np.testing.assert_allclose(model.predict(x, verbose=0), 0.25, rtol=1e-6)
+
+
+def test_by_default_units_inside_layers_go_without_a_combination():
+    def model():
+        x = inputs = keras.Input((4, 8))
+        x = layers.MultiHeadAttention(4, 4, name="attention")(x, x)
+        return randomize(keras.Model(inputs, x), seed=1)
+
+    small, x = model(), sample(model(), 32)
+    ka.prune(small, ka.targets.Units(0.5), x, criterion="squared_norm")
+    assert small.count_params() < model().count_params()
+    with pytest.raises(ValueError, match="activations cannot be measured"):
+        ka.prune(model(), ka.targets.Units(0.5), x)
+
+
+def test_the_choice_of_reconstruction_with_any_replacement():
+    kept = []
+    for replacement in ("least_squares", "zero"):
+        model = randomize(wide_mlp(), seed=1)
+        ka.prune(
+            model,
+            ka.targets.Units(0.6),
+            sample(model, 64),
+            replacement=replacement,
+        )
+        kept.append([group.size for group in ka.unit_groups(model)])
+    assert kept[0] == kept[1]
 
 
 def test_recalibrates_normalizations():
