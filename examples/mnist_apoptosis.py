@@ -139,6 +139,8 @@ def apoptosis(
             "samples": arguments.samples,
             "tolerance": arguments.tolerance,
         }
+        if arguments.target is not None:
+            own["target"] = ka.targets.Parameters(at_most=arguments.target)
     return ka.callbacks.NeuronApoptosis(
         arguments.level,
         metric=metric,
@@ -214,6 +216,7 @@ def parse() -> argparse.Namespace:
     )
     add("--level", default="normal")
     add("--tolerance", type=float, help="instead of the level")
+    add("--target", type=float, help="share of the parameters, instead of it")
     add("--start", type=float, default=0.125)
     add("--ratio", type=float, default=2.0)
     add("--end", type=float, default=1.0)
