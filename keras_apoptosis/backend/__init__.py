@@ -71,6 +71,7 @@ from keras_apoptosis.backend.saving import (
 )
 from keras_apoptosis.backend.slots import clear_slots, slots_of
 from keras_apoptosis.backend.steps import (
+    beside_training,
     distribution_of,
     forget_compiled,
     sync_from_jax,
@@ -89,6 +90,7 @@ __all__ = [
     "Holders",
     "add_unsaved_variable",
     "as_function",
+    "beside_training",
     "build_shapes",
     "built_with",
     "call_on_shapes",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -31,6 +33,21 @@ def sync_to_jax(model: keras.Model) -> None:
         name: [variable.value for variable in getattr(*owners[name])]
         for name in model._jax_state
     }
+
+
+@contextlib.contextmanager
+def beside_training(model: keras.Model) -> Iterator[None]:
+    """Lets a model evaluate and predict in the middle of an epoch of `fit`.
+
+    Keras' `evaluate` and `predict` forget the state that JAX keeps beside the
+    model, which is needed where an epoch ends with data of unknown length.
+    """
+    sync_from_jax(model)
+    state = getattr(model, "_jax_state", None)
+    yield
+    if state:
+        model._jax_state = state
+    sync_to_jax(model)
 
 
 def forget_compiled(model: keras.Model) -> None:

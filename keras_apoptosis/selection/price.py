@@ -130,15 +130,14 @@ class Limit:
             ValueError: If the model is not compiled, or has no such metric.
         """
         self.check(model)
-        backend.sync_from_jax(model)
-        state = (*model.metrics_variables, *model.non_trainable_variables)
-        kept = [(each, np.array(backend.peek(each))) for each in state]
-        with backend.same_random_state():
-            found = self._evaluated(model)
-        model.reset_metrics()
-        for variable, value in kept:
-            variable.assign(value)
-        backend.sync_to_jax(model)
+        with backend.beside_training(model):
+            state = (*model.metrics_variables, *model.non_trainable_variables)
+            kept = [(each, np.array(backend.peek(each))) for each in state]
+            with backend.same_random_state():
+                found = self._evaluated(model)
+            model.reset_metrics()
+            for variable, value in kept:
+                variable.assign(value)
         if self.metric not in found:
             raise ValueError(
                 "Expected `monitor` to be one of the model's metrics: "

@@ -82,3 +82,47 @@ def test_a_latency_of_unknown_shapes_needs_inputs():
         ka.targets.Latency(0.5).measure(model)
     inputs = np.zeros((2, 5, 3))
     assert ka.targets.Latency(0.5, inputs=inputs).measure(model) > 0
+
+
+class Measuring(keras.callbacks.Callback):
+    """Measures latency and loss after some batches."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+        self.measured = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch in self.batches:
+            x = np.ones((8, 4))
+            limit = ka.Limit("loss", 0.1, data=(x, x[:, :2]))
+            for each in (ka.targets.Latency(0.5), limit):
+                self.measured.append(each.measure(self.model))
+
+
+def test_measuring_changes_nothing_in_the_middle_of_an_epoch():
+    """Nor at its end, which comes as a surprise where lengths are unknown."""
+    x = np.random.default_rng(0).normal(size=(4, 8, 4)).astype("float32")
+    found = []
+    for batches in ((), (1, 3)):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dense(8, activation="relu"),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dropout(0.5),
+                keras.layers.Dense(2),
+            ]
+        )
+        model.compile(keras.optimizers.Adam(0.01), "mse")
+        measuring = Measuring(batches)
+        history = model.fit(
+            ((each, each[:, :2]) for each in x),
+            callbacks=[measuring],
+            verbose=0,
+        )
+        assert len(measuring.measured) == 2 * len(batches)
+        found.append([history.history["loss"], *model.get_weights()])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
