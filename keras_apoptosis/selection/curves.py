@@ -59,5 +59,13 @@ def score_curve(scores: np.ndarray) -> Curve:
     share = np.ones(len(kept) + 1)
     if kept[-1] > 0:
         share = np.concatenate([[0.0], kept / kept[-1]])
-    error = -np.log(np.clip(share, _LEAST, 1.0))
-    return Curve(falling, error)
+    return Curve(falling, error_of(share))
+
+
+def error_of(share: np.ndarray) -> np.ndarray:
+    """Returns `−log(share)`, finite, of what is left of a group.
+
+    Args:
+        share: From 0 to 1.
+    """
+    return -np.log(np.clip(share, _LEAST, 1.0))

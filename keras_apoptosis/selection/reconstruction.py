@@ -15,7 +15,7 @@ from keras_apoptosis.selection.candidate import (
     no_candidate,
     outgoing,
 )
-from keras_apoptosis.selection.curves import Curve
+from keras_apoptosis.selection.curves import Curve, error_of
 from keras_apoptosis.selection.memory import check_memory
 from keras_apoptosis.selection.pursuit import (
     choose_units,
@@ -125,12 +125,16 @@ class Reconstruction:
         number: int,
         measured: dict[str, dict[str, Moments]],
     ) -> Curve:
-        """Records what stays unexplained with every number of kept units."""
-        return unexplained_curve(
+        """Computes what is lost with every number of kept units.
+
+        The error is `−log` of the explained share; see `score_curve`.
+        """
+        found = unexplained_curve(
             self._observations(analysis, number, measured),
             seed=self.seed,
             overwrite=True,
         )
+        return Curve(found.order, error_of(1 - found.error))
 
     def refit(
         self, analysis: Analysis, number: int, candidate: Candidate

@@ -15,6 +15,7 @@ from keras_apoptosis.accounting.costs import (
 from keras_apoptosis.graph import analyse
 from keras_apoptosis.selection.allocation import allocate
 from keras_apoptosis.selection.curves import score_curve
+from keras_apoptosis.selection.reconstruction import Reconstruction
 from tests.architectures import CATALOGUE
 
 
@@ -154,6 +155,18 @@ def test_an_error_is_what_is_left_of_the_scores():
     )
     assert curve.order.tolist() == [3, 2, 0, 1]
     assert score_curve(np.zeros(2)).error.tolist() == [0, 0, 0]
+
+
+def test_an_error_is_what_is_left_of_what_consumers_receive():
+    """Of two independent units with variances 4 and 1, added up."""
+    model = mlp(2, 2, 1)
+    model.set_weights([np.eye(2), np.zeros(2), np.ones((2, 1)), np.zeros(1)])
+    analysis = analyse(model)
+    x = np.array([[2, 1], [2, -1], [-2, 1], [-2, -1]], "float32")
+    chooser = Reconstruction(x)
+    curve = chooser.curve(analysis, 0, chooser.measure(analysis, [0]))
+    assert curve.order.tolist() == [0, 1]
+    np.testing.assert_allclose(np.exp(-curve.error), [1e-12, 0.8, 1], rtol=1e-6)
 
 
 def test_units_that_all_count_the_same_go_from_every_group():
