@@ -371,6 +371,14 @@ def medians(rows: Sequence[dict[str, Any]], key: str) -> dict[tuple, float]:
     return {where: float(np.median(each)) for where, each in found.items()}
 
 
+def methods_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns the methods in these rows, ours first."""
+    found = dict.fromkeys(each["method"] for each in rows if each["kind"])
+    return [name for name in OURS if name in found] + [
+        name for name in found if name not in OURS
+    ]
+
+
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Prints a table for each network: after pruning / after fine-tuning."""
     after, tuned = medians(rows, "after"), medians(rows, "tuned")
@@ -381,7 +389,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         print(f"\n{TASKS[name].title}, {seeds} seeds, {100 * whole:.2f} whole")
         columns = [(kind, share) for kind in TARGETS for share in SHARES]
         lines = []
-        for method in dict.fromkeys(each["method"] for each in here[1:]):
+        for method in methods_of(here):
             cells = []
             for column in columns:
                 key = (name, method, *column)
@@ -406,9 +414,7 @@ def draw(rows: Sequence[dict[str, Any]], path: str) -> None:
     figure, axes = pyplot.subplots(
         len(names), 4, figsize=(13, 2.8 * len(names)), squeeze=False
     )
-    methods = list(
-        dict.fromkeys(e["method"] for e in rows if e["method"] != "unpruned")
-    )
+    methods = methods_of(rows)
     found = {key: medians(rows, key) for key in ("after", "tuned")}
     for line, name in zip(axes, names, strict=True):
         whole = 100 * found["after"][name, "unpruned", "", 1.0]
