@@ -33,7 +33,7 @@ RUNS = [
     "--heads 2 --expansion 2 --batch-size 64 --augment randaugment",
     "vit_pruning.py --dataset digits --seeds 1 --epochs 2 --width 8 --layers 1 "
     "--heads 2",
-    "horovod_mnist.py --dataset digits --epochs 1",
+    "distributed_mnist.py --dataset digits --epochs 1",
 ]
 
 

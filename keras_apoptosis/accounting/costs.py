@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -154,7 +153,7 @@ def byte_cost(analysis: Analysis, training: bool = False) -> Cost:
     """
     model = analysis.graph.model
     terms: list[tuple[float, Axes]] = [
-        (_itemsize(weight), _axes_of(analysis, weight))
+        (backend.itemsize(weight.dtype), _axes_of(analysis, weight))
         for weight in model.weights
     ]
     if training:
@@ -188,7 +187,7 @@ def _slot_terms(
                 key = id(weights[origin[0]])
                 owned = analysis.trace.axes.get(key, {}).get(origin[1])
             axes.append(size if owned is None else owned)
-        yield _itemsize(slot), axes
+        yield backend.itemsize(slot.dtype), axes
 
 
 def _axes_of(analysis: Analysis, weight: keras.Variable) -> Axes:
@@ -206,9 +205,3 @@ def _row(analysis: Analysis, labels: np.ndarray) -> np.ndarray:
         row[:-1] = counts / [group.size for group in groups]
     row[-1] = labels.size - units.size
     return row
-
-
-def _itemsize(variable: keras.Variable) -> int:
-    dtype = str(variable.dtype)
-    bits = re.search(r"\d+", dtype)
-    return max(1, int(bits.group()) // 8) if bits else 1

@@ -18,6 +18,7 @@ import keras
 
 from keras_apoptosis.backend.models import as_function, models_of
 from keras_apoptosis.backend.optimizers import weights_of, with_inner
+from keras_apoptosis.backend.torch_parallel import wrapper_classes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,11 +31,13 @@ class Holders:
         optimizers: Built optimizers of Keras that train some of its weights,
             without those that another wraps.
         torch_optimizers: Optimizers of PyTorch that do.
+        torch_wrappers: Wrappers of PyTorch that train them on several workers.
     """
 
     models: tuple[Any, ...]
     optimizers: tuple[keras.Optimizer, ...]
     torch_optimizers: tuple[Any, ...]
+    torch_wrappers: tuple[Any, ...] = ()
 
 
 def holders_of(model: keras.Model) -> Holders:
@@ -47,7 +50,10 @@ def holders_of(model: keras.Model) -> Holders:
         All live objects that hold some of them.
     """
     weights = {id(variable) for variable in model.variables}
-    found = _live(keras.Model, keras.Function, keras.Optimizer, *_torch())
+    wrappers = wrapper_classes()
+    found = _live(
+        keras.Model, keras.Function, keras.Optimizer, *_torch(), *wrappers
+    )
     models = [
         each
         for each in found
@@ -75,6 +81,11 @@ def holders_of(model: keras.Model) -> Holders:
         _distinct(inside for each in [model, *models] for inside in _all(each)),
         _distinct(each for each in optimizers if id(each) not in inner),
         _distinct(torch_optimizers),
+        _distinct(
+            each
+            for each in found
+            if isinstance(each, wrappers) and _wraps(each, parameters)
+        ),
     )
 
 
@@ -100,6 +111,10 @@ def _trains(optimizer: keras.Optimizer, weights: set[int]) -> bool:
     return getattr(optimizer, "built", False) and any(
         id(variable) in weights for variable in weights_of(optimizer)
     )
+
+
+def _wraps(wrapper: Any, parameters: set[int]) -> bool:
+    return any(id(each) in parameters for each in wrapper.parameters())
 
 
 def _torch() -> tuple[type, ...]:

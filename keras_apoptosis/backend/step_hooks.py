@@ -243,12 +243,22 @@ class _HookedApply:
             if trainable_variables is None
             else list(trainable_variables)
         )
-        gradients = list(grads)
+        # Hooks see the gradients of all replicas. The optimizer sums over
+        # them once more.
+        gradients, replicas = backend.sum_over_replicas(grads)
         for hook in reversed(self.hooks):
             gradients = hook.before(gradients, weights)
+        if replicas > 1:
+            gradients = [
+                None if each is None else each / replicas for each in gradients
+            ]
         type(self.optimizer).apply(self.optimizer, gradients, weights)
-        for hook in self.hooks:
-            hook.after(weights)
+
+        def after() -> None:
+            for hook in self.hooks:
+                hook.after(weights)
+
+        backend.for_all_replicas(after)
 
 
 def _bind(optimizer: keras.Optimizer, hooks: list[StepHook]) -> None:

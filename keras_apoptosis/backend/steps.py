@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 
@@ -61,17 +60,3 @@ def forget_compiled(model: keras.Model) -> None:
             setattr(model, name, None)
     if getattr(model, "train_function", None) is not None:
         model.make_train_function(force=True)
-
-
-def distribution_of(model: keras.Model) -> Any:
-    """Returns what distributes the model over devices, or `None`."""
-    if keras.distribution.distribution() is not None:
-        return keras.distribution.distribution()
-    strategy = getattr(model, "_distribute_strategy", None)
-    if strategy is not None and strategy.num_replicas_in_sync > 1:
-        return strategy
-    for variable in model.variables:
-        strategy = getattr(variable._value, "distribute_strategy", None)
-        if strategy is not None and strategy.num_replicas_in_sync > 1:
-            return strategy
-    return None

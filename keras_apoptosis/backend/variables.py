@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
+
+from keras_apoptosis.backend.replicas import replicas_of, scope_of
 
 
 def resize_variable(variable: keras.Variable, value: np.ndarray) -> None:
@@ -24,7 +27,8 @@ def resize_variable(variable: keras.Variable, value: np.ndarray) -> None:
     if keras.backend.backend() == "torch":
         _set_data(variable._value, tensor)
     else:
-        variable._initialize(tensor)
+        with scope_of(variable._value):
+            variable._initialize(tensor)
     variable._shape = tuple(value.shape)
 
 
@@ -36,7 +40,7 @@ def peek(variable: keras.Variable) -> np.ndarray:
     value = variable.value
     if keras.backend.backend() == "torch" and variable.dtype != "bfloat16":
         return value.detach().cpu().numpy()
-    return keras.ops.convert_to_numpy(value)
+    return keras.ops.convert_to_numpy(replicas_of(value)[0])
 
 
 def snapshot(variable: keras.Variable) -> Callable[[], None]:
@@ -51,6 +55,12 @@ def snapshot(variable: keras.Variable) -> Callable[[], None]:
         variable._shape = shape
 
     return restore
+
+
+def itemsize(dtype: str) -> int:
+    """Returns the number of bytes of one number of a type."""
+    bits = re.search(r"\d+", str(dtype))
+    return max(1, int(bits.group()) // 8) if bits else 1
 
 
 def held_value(variable: keras.Variable) -> Any:
@@ -75,9 +85,10 @@ def invalidate(holder: Any) -> None:
     import tensorflow as tf
 
     empty = tf.zeros((0,) * max(1, holder.shape.rank), holder.dtype)
-    tf.raw_ops.AssignVariableOp(
-        resource=holder.handle, value=empty, validate_shape=False
-    )
+    for each in replicas_of(holder):
+        tf.raw_ops.AssignVariableOp(
+            resource=each.handle, value=empty, validate_shape=False
+        )
 
 
 def _tensor(variable: keras.Variable, value: np.ndarray) -> Any:

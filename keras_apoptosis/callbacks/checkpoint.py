@@ -157,8 +157,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._generators = saved["generators"]
         masked = {layer: mask_of(layer) for layer in masked_layers(model)}
         if masked:  # Some optimizers need a hook to keep them at zero.
-            with collectives.alone():
-                mask_weights(model, masked)
+            mask_weights(model, masked)
         states = zip(self.callbacks, saved["states"], strict=True)
         for callback, state in states:
             callback.set_state(state)
@@ -203,7 +202,8 @@ class Checkpoint(keras.callbacks.Callback):
             prefix=f".{self.path.stem}-", dir=self.path.parent
         ) as folder:
             path = Path(folder) / self.path.name
-            self.model.save(path)
+            with collectives.alone():
+                self.model.save(path)
             with zipfile.ZipFile(path, "a") as file:
                 file.writestr(ENTRY, saved)
             with path.open("rb") as file:
@@ -281,19 +281,14 @@ def gather_statistics(model: keras.Model) -> None:
 
     The sums over the workers, which are what is read, stay as they are.
     """
-    if not collectives.together():
+    if not collectives.together() or collectives.sees_all_batches():
         return
     for layer in layers_inside(model):
         variables = getattr(layer, "statistics_variables", ())
         for variable in variables:
-            value = ops.convert_to_numpy(variable.value)
-            largest = variable is layer.statistics_max_abs
-            reduce = (
-                collectives.all_reduce_max
-                if largest
-                else collectives.all_reduce_sum
+            value = collectives.all_reduce_state(
+                variable, largest=variable is layer.statistics_max_abs
             )
-            value = reduce(value, f"statistics.{value.size}")
             if not collectives.is_primary():
                 value = np.zeros_like(value)
             variable.assign(value)

@@ -498,13 +498,15 @@ class PruningCallback(keras.callbacks.Callback):
         if self.limit is not None:
             self.limit.check(self.model)
         collectives.together()  # Raises if processes are not connected.
-        over = backend.distribution_of(self.model)
-        if over is not None:
-            raise ValueError(
-                "Pruning a model that is distributed over devices is not "
-                f"supported yet. Received: model '{self.model.name}' under "
-                f"{over}"
-            )
+        backend.check_devices(self.model)
+        split = backend.split_of(self.model)
+        check_that(
+            "round_to",
+            self.round_to,
+            self.round_to % split == 0,
+            f"a multiple of {split}, into which `keras.distribution` splits "
+            f"the weights of model '{self.model.name}'",
+        )
         self._progress.begin_fit(self.params)
         self._trigger.begin_fit(self._progress.epochs)
         analysis = analyse(self.model)

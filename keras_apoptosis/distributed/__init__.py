@@ -1,4 +1,4 @@
-"""Trains on several workers with Horovod; does nothing on one process."""
+"""Trains on several workers; does nothing on one process."""
 
 from keras_apoptosis.distributed.broadcast import (
     BroadcastInitialState,

@@ -35,14 +35,15 @@ def broadcast_initial_state(model: keras.Model) -> None:
     if collectives.size() == 1:
         return
     hook = all_reduce_of(getattr(model, "optimizer", None))
-    if hook is None:
+    if hook is None and not collectives.sees_all_batches():
         raise ValueError(
             "Expected a model that is compiled with `ka.distributed."
             "DistributedOptimizer(optimizer)`. A model that was loaded needs "
             "it again. "
             f"Received: {type(getattr(model, 'optimizer', None)).__name__}"
         )
-    model.jit_compile = False  # XLA cannot compile Horovod's ops.
+    if not collectives.connected().compilable:
+        model.jit_compile = False
     step_hooks.settle(model)
     variables = [*model.variables, *model.optimizer.variables]
     collectives.assert_same(
@@ -57,11 +58,12 @@ def broadcast_initial_state(model: keras.Model) -> None:
     values = collectives.broadcast(values, "initial_state")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-    if not collectives.is_primary():
+    if not collectives.is_primary() and not collectives.sees_all_batches():
         for layer in layers_inside(model):
             if hasattr(layer, "reset_statistics"):
                 layer.reset_statistics()
-    hook.state = moving_state(model)
+    if hook is not None:
+        hook.state = moving_state(model)
     backend.sync_to_jax(model)
 
 
@@ -147,11 +149,21 @@ class BroadcastInitialState(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         check_alike(self.model)
+        if (watchdog := collectives.watchdog()) is not None:
+            watchdog.end()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if (watchdog := collectives.watchdog()) is not None:
             watchdog.begin()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if (watchdog := collectives.watchdog()) is not None:
+        watchdog = collectives.watchdog()
+        if watchdog is None:
+            return
+        # JAX runs on while a step waits, until something asks for its values.
+        if collectives.sees_all_batches():
+            watchdog.begin()
+        else:
             watchdog.end()
+
+    on_test_batch_end = on_train_batch_end

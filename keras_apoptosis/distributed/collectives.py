@@ -1,32 +1,31 @@
 """Reduces, gathers and compares values over the workers of a training.
 
-On one process every function here is the identity, and Horovod is never
-imported. All code that decides something about a model uses them: measurements
-are summed before they are read (`all_reduce_sum`, `all_reduce_max`), and every
-change is compared before it is made (`assert_same`). A method that measures
-with `statistics.probe.collect`, removes units with `shrink` and masks weights
-with `set_mask` supports several workers without further code.
+On one process every function here is the identity. On several an engine
+connects them: Horovod, `torch.distributed` or `jax.distributed`, by backend.
+All code that decides something about a model uses these functions:
+measurements are summed before they are read (`all_reduce_sum`,
+`all_reduce_max`), and every change is compared before it is made
+(`assert_same`). A method that measures with `statistics.probe.collect`,
+removes units with `shrink` and masks weights with `set_mask` supports several
+workers without further code.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
+from keras_apoptosis.distributed import engines
 from keras_apoptosis.distributed.watchdog import Watchdog
 
-# Variables by which launchers tell processes how many they are.
-_SIZES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-
-_horovod: Any = None  # `horovod.tensorflow`, once there are several workers.
+_engine: engines.Engine | None = None  # Once there are several workers.
 _started = False
 _alone = False
 _watchdog: Watchdog | None = None
@@ -35,8 +34,11 @@ _watchdog: Watchdog | None = None
 def init(timeout: float = 600.0) -> None:
     """Joins the other processes of a training; call it first in a script.
 
-    On one process it does nothing, with or without Horovod. Of several
-    processes each gets one GPU of its host, if there are any.
+    By Horovod on the TensorFlow backend, by `torch.distributed` on PyTorch,
+    and by `jax.distributed` on JAX, under the `keras.distribution` that is
+    set or, by default, `DataParallel` over all devices. On one process it
+    does nothing. Of several processes each gets one GPU of its host, if there
+    are any (on JAX, what the launcher gives it).
 
     Args:
         timeout: Number of seconds > 0. A rank that keeps the others waiting
@@ -45,8 +47,8 @@ def init(timeout: float = 600.0) -> None:
 
     Raises:
         ValueError: If `timeout` is not above 0.
-        RuntimeError: If a launcher started several processes, and Horovod is
-            not installed or the backend is not TensorFlow.
+        RuntimeError: If a launcher started several processes, and the library
+            that connects them is not installed or not meant for the backend.
 
     Example:
 
@@ -54,7 +56,7 @@ def init(timeout: float = 600.0) -> None:
     >>> ka.distributed.rank(), ka.distributed.size()
     (0, 1)
     """
-    global _horovod, _started, _watchdog
+    global _started
     if not timeout > 0:
         raise ValueError(
             "Expected `timeout` to be a number of seconds above 0. "
@@ -62,42 +64,18 @@ def init(timeout: float = 600.0) -> None:
         )
     if _started:
         return
-    launched = _launched()
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        if launched > 1:
-            raise RuntimeError(
-                "Training on several processes needs the TensorFlow backend: "
-                "set KERAS_BACKEND=tensorflow. Received: backend "
-                f"'{backend}', {launched} processes"
-            )
-        _started = True
-        return
-    # Horovod reads these when it starts. What the user has set is kept.
-    seconds = str(max(1, round(timeout)))
-    warn = str(max(1, min(60, round(timeout / 2))))
-    os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", seconds)
-    os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", warn)
-    os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", seconds)
-    try:
-        import horovod.tensorflow as horovod
-    except ImportError as error:
-        if launched > 1:
-            raise RuntimeError(
-                "Training on several processes needs Horovod, which "
-                "`python -m keras_apoptosis.distributed.install` builds and "
-                f"installs. Received: {launched} processes, and {error}"
-            ) from error
-        _started = True
-        return
-    horovod.init()
+    found = engines.start(timeout)
     _started = True
-    if horovod.size() > 1:
-        _horovod = horovod
-        name = f"Rank {horovod.rank()} of {horovod.size()}"
-        # Later than Horovod's own error, which says more.
-        _watchdog = Watchdog(name, 1.5 * timeout)
-        _take_gpu(horovod.local_rank())
+    if found is not None:
+        _join(found, timeout)
+
+
+def _join(engine: engines.Engine, timeout: float) -> None:
+    global _engine, _watchdog
+    _engine = engine
+    # Later than an engine's own error, which says more.
+    name = f"Rank {engine.rank} of {engine.size}"
+    _watchdog = Watchdog(name, 1.5 * timeout)
 
 
 def rank() -> int:
@@ -107,8 +85,8 @@ def rank() -> int:
         RuntimeError: If a launcher started several processes, and `init` was
             not called.
     """
-    _check_started()
-    return 0 if _horovod is None else _horovod.rank()
+    found = engine()
+    return 0 if found is None else found.rank
 
 
 def size() -> int:
@@ -118,8 +96,8 @@ def size() -> int:
         RuntimeError: If a launcher started several processes, and `init` was
             not called.
     """
-    _check_started()
-    return 1 if _horovod is None else _horovod.size()
+    found = engine()
+    return 1 if found is None else found.size
 
 
 def is_primary() -> bool:
@@ -143,7 +121,9 @@ def alone() -> Iterator[None]:
 
     Without it all ranks do this together, and a single rank would wait for the
     others until the timeout. Use it for what only one rank does, such as
-    evaluating and shrinking the model further after the training.
+    saving the model, or evaluating and shrinking it after the training. (On
+    JAX the weights of a model that several processes have trained belong to
+    all of them: save it alone, and load it alone to go on with it.)
 
     Example:
 
@@ -152,9 +132,11 @@ def alone() -> Iterator[None]:
     ...         pass  # ka.shrink(model, ka.selection.dead_units(model, x))
     """
     global _alone
+    found = engine()
     before, _alone = _alone, True
     try:
-        yield
+        with contextlib.nullcontext() if found is None else found.alone():
+            yield
     finally:
         _alone = before
 
@@ -163,19 +145,47 @@ def together() -> bool:
     """Returns whether there are other workers to reduce with.
 
     Raises:
-        RuntimeError: If there are other workers that Horovod does not know.
+        RuntimeError: See `engine`.
     """
-    if _alone:
-        return False
-    if _horovod is None:
-        _check_started()
-        _check_other_launchers()
-    return _horovod is not None
+    return not _alone and engine() is not None
 
 
-def horovod() -> Any:
-    """Returns `horovod.tensorflow`, for use inside the compiled step."""
-    return _horovod
+def engine() -> engines.Engine | None:
+    """Returns what connects this process to others, `None` without others.
+
+    Raises:
+        RuntimeError: If a launcher started several processes, and `init` was
+            not called; or if they are connected by a library that does not
+            belong to the backend.
+    """
+    if _engine is None:
+        found = engines.connected()
+        if found is not None:
+            _join(found, 600.0)
+        elif not _started and engines.launched() > 1:
+            raise RuntimeError(
+                "Call `ka.distributed.init()` at the beginning of the script. "
+                f"Received: {engines.launched()} processes that do not know "
+                "of each other"
+            )
+    return _engine
+
+
+def connected() -> engines.Engine:
+    """Returns the engine, where it is known that there is one."""
+    found = engine()
+    assert found is not None
+    return found
+
+
+def sees_all_batches() -> bool:
+    """Returns whether the training step of each worker is that of all.
+
+    Then gradients and whatever else a step updates is the same on all
+    workers, and nothing of it is to be reduced.
+    """
+    found = engine()
+    return found is not None and found.whole_steps
 
 
 def all_reduce_sum(values: Any, name: str) -> np.ndarray:
@@ -185,12 +195,28 @@ def all_reduce_sum(values: Any, name: str) -> np.ndarray:
         values: A NumPy array of the same shape on all workers.
         name: A name for the operation, the same on all workers.
     """
-    return _reduced(values, name, "Sum")
+    return _reduced(values, name, "sum")
 
 
 def all_reduce_max(values: Any, name: str) -> np.ndarray:
     """Returns the maximum over all workers; see `all_reduce_sum`."""
-    return _reduced(values, name, "Max")
+    return _reduced(values, name, "max")
+
+
+def all_reduce_state(
+    variable: keras.Variable, largest: bool = False
+) -> np.ndarray:
+    """Returns what the training steps of all workers have counted.
+
+    Args:
+        variable: A variable that the steps of each worker add to.
+        largest: Whether the variable holds maxima instead of sums.
+    """
+    value = ops.convert_to_numpy(variable.value)
+    if sees_all_batches():
+        return value
+    operation = "max" if largest else "sum"
+    return _reduced(value, f"state.{value.size}", operation)
 
 
 def all_gather(value: Any, name: str) -> list[Any]:
@@ -203,7 +229,7 @@ def all_gather(value: Any, name: str) -> list[Any]:
     if not together():
         return [value]
     with _waiting():
-        return _horovod.allgather_object(value, name=f"keras_apoptosis.{name}")
+        return connected().gather(value, name)
 
 
 def broadcast(value: Any, name: str) -> Any:
@@ -216,9 +242,7 @@ def broadcast(value: Any, name: str) -> Any:
     if not together():
         return value
     with _waiting():
-        return _horovod.broadcast_object(
-            value, root_rank=0, name=f"keras_apoptosis.{name}"
-        )
+        return connected().broadcast(value, name)
 
 
 def assert_same(digest: str, name: str, hint: str = "") -> None:
@@ -260,57 +284,8 @@ def _reduced(values: Any, name: str, operation: str) -> np.ndarray:
     values = np.asarray(values)
     if not together():
         return values
-    import tensorflow as tf
-
     with _waiting():
-        found = _horovod.allreduce(
-            tf.convert_to_tensor(values),
-            op=getattr(_horovod, operation),
-            name=f"keras_apoptosis.{name}",
-        )
-    return np.array(found)  # A copy: what TensorFlow holds is read-only.
-
-
-def _launched() -> int:
-    """Returns how many processes the launcher says it started."""
-    return max(int(os.environ.get(name) or 1) for name in _SIZES)
-
-
-def _check_started() -> None:
-    launched = 1 if _started else _launched()
-    if launched > 1:
-        raise RuntimeError(
-            "Call `ka.distributed.init()` at the beginning of the script. "
-            f"Received: {launched} processes that do not know of each other"
-        )
-
-
-def _check_other_launchers() -> None:
-    """Raises an error if processes train together by other means.
-
-    They would not know of each other here, and remove different units.
-    """
-    for name, count in _other_processes().items():
-        if count > 1:
-            raise RuntimeError(
-                "Training on several processes needs Horovod and the "
-                "TensorFlow backend. For what one process does by itself, use "
-                f"`ka.distributed.alone()`. Received: {count} processes of "
-                f"`{name}`"
-            )
-
-
-def _other_processes() -> dict[str, int]:
-    """Returns how many processes other libraries have connected."""
-    found = {}
-    torch = sys.modules.get("torch.distributed")
-    if torch is not None and torch.is_available() and torch.is_initialized():
-        found["torch.distributed"] = torch.get_world_size()
-    if keras.backend.backend() == "jax":
-        import jax
-
-        found["jax.distributed"] = jax.process_count()
-    return found
+        return connected().reduce(values, name, operation)
 
 
 def _waiting() -> AbstractContextManager[None]:
@@ -318,14 +293,3 @@ def _waiting() -> AbstractContextManager[None]:
     return (
         contextlib.nullcontext() if _watchdog is None else _watchdog.waiting()
     )
-
-
-def _take_gpu(number: int) -> None:
-    """Limits TensorFlow to one of the host's GPUs."""
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        mine = gpus[number % len(gpus)]
-        tf.config.set_visible_devices(mine, "GPU")
-        tf.config.experimental.set_memory_growth(mine, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -25,22 +26,23 @@ def DistributedOptimizer(
     """Makes an optimizer average gradients over all workers.
 
     In each step gradients are averaged first, by one grouped all-reduce inside
-    the compiled step. Everything that follows (loss scaling, clipping, weight
+    the training step. Everything that follows (loss scaling, clipping, weight
     decay, the hooks of pruning methods) sees the same values on every worker.
 
     The optimizer stays the same object of the same class and is saved as
-    usual, so that saved models load without Horovod. On one process it does
-    nothing. `BroadcastInitialState` must be one of the callbacks of `fit`;
-    without it the first step raises an error.
+    usual, so that saved models load anywhere. On one process it does
+    nothing, and on JAX next to nothing: there the step is one program for the
+    batches of all workers. `BroadcastInitialState` must be one of the
+    callbacks of `fit`; without it the first step raises an error.
 
-    XLA cannot compile Horovod's ops, so that callback sets the model's
-    `jit_compile` to `False`.
+    XLA and `torch.compile` cannot compile what averages gradients, so that
+    callback sets the model's `jit_compile` to `False` (not on JAX).
 
     Args:
         optimizer: A Keras optimizer, built or not.
         compression: The type in which gradients are sent: `"none"` for their
             own, or `"fp16"`, which halves the size of float32 and keeps about
-            three digits.
+            three digits. JAX sends them in their own type.
         backward_passes_per_step: Integer >= 1. Gradients are reduced, and
             weights updated, once every so many steps, by the mean of the
             gradients of these steps: Keras' `gradient_accumulation_steps`.
@@ -80,7 +82,7 @@ def DistributedOptimizer(
         )
     if passes > 1:
         optimizer.gradient_accumulation_steps = passes
-    if collectives.size() > 1:
+    if collectives.size() > 1 and not collectives.sees_all_batches():
         place(optimizer, AllReduce(compression, passes))
     return optimizer
 
@@ -152,27 +154,19 @@ class AllReduce(StepHook):
         return result
 
     def _reduced(self, gradients: list[Any]) -> list[Any]:
-        horovod = collectives.horovod()
+        engine = collectives.connected()
         known = [n for n, each in enumerate(gradients) if each is not None]
         # Dense: gradients of embeddings are indexed slices, of which workers
         # have different numbers.
         values = [ops.convert_to_tensor(gradients[n]) for n in known]
-        # In one group, so that all workers reduce in the same order.
-        found = horovod.grouped_allreduce(
-            values,
-            op=horovod.Average,
-            compression=getattr(horovod.Compression, self.compression),
-            name="keras_apoptosis.gradients",
-        )
+        found = engine.average(values, "gradients", self.compression)
         self.bytes = sum(
-            int(value.shape.num_elements()) * self._width(value)
-            for value in values
+            math.prod(value.shape) * self._width(value) for value in values
         )
         if self.state:
-            averaged = horovod.grouped_allreduce(
+            averaged = engine.average(
                 [ops.convert_to_tensor(each.value) for each in self.state],
-                op=horovod.Average,
-                name="keras_apoptosis.state",
+                "state",
             )
             for variable, value in zip(self.state, averaged, strict=True):
                 variable.assign(value)
@@ -182,7 +176,9 @@ class AllReduce(StepHook):
         return result
 
     def _width(self, value: Any) -> int:
-        return value.dtype.size if self.compression == "none" else 2
+        if self.compression == "fp16":
+            return 2
+        return backend.itemsize(keras.backend.standardize_dtype(value.dtype))
 
 
 def all_reduce_of(optimizer: keras.Optimizer | None) -> AllReduce | None:

@@ -29,9 +29,9 @@ from keras_apoptosis.backend.following import (
     dtype_inside,
     recorded,
 )
-from keras_apoptosis.backend.gradients import no_gradients
 from keras_apoptosis.backend.layers import set_attributes
 from keras_apoptosis.backend.models import layers_inside
+from keras_apoptosis.backend.placement import inference_scope
 
 # Stand in for sizes that are known at run time only: batch, and lengths. The
 # second is for short positions, the third for layers that shrink images.
@@ -402,7 +402,7 @@ def _compare(expansion: Expansion) -> None:
             masked(inputs[place], mask)
 
     try:
-        with keras.StatelessScope(), no_gradients():
+        with inference_scope(expansion.layer):
             args, kwargs = in_inference(expansion.layer, args, kwargs)
             with_masks()
             whole = expansion.layer(*args, **kwargs)

@@ -22,7 +22,6 @@ from keras_apoptosis.backend.calls import (
     masked,
 )
 from keras_apoptosis.backend.following import Record
-from keras_apoptosis.backend.gradients import no_gradients
 from keras_apoptosis.backend.models import (
     as_function,
     flat_inputs,
@@ -31,6 +30,7 @@ from keras_apoptosis.backend.models import (
     ordered_nodes,
     possible_inputs,
 )
+from keras_apoptosis.backend.placement import inference_scope
 from keras_apoptosis.graph.activations import without_activation
 from keras_apoptosis.graph.expansion import (
     Entrance,
@@ -282,7 +282,7 @@ class Graph:
             ValueError: If the model is a subclassed one.
         """
         # Layers that count their calls must not count this one.
-        with keras.StatelessScope(), no_gradients():
+        with inference_scope(self.model):
             return self.compute(inputs, wanted)
 
     def compute(

@@ -9,7 +9,12 @@ import keras
 import numpy as np
 from keras import activations, ops
 
-from keras_apoptosis.backend import build_shapes, unlocked
+from keras_apoptosis.backend import (
+    build_shapes,
+    max_over_replicas,
+    sum_over_replicas,
+    unlocked,
+)
 from keras_apoptosis.layers.mixin import LayerMixin
 from keras_apoptosis.layers.unit_statistics import UnitStatistics
 from keras_apoptosis.utils.checks import check_size
@@ -141,13 +146,19 @@ class ActivationStatistics(LayerMixin):
         size = values if self.activation in NON_NEGATIVE else ops.abs(values)
         active = ops.cast(ops.greater(size, self.activity_tolerance), "float32")
         count = ops.cast(ops.size(values) // units, "float32")
-        largest = self._per_unit(ops.max, size)
+        largest = max_over_replicas(self._per_unit(ops.max, size))
+        sums = [
+            count,
+            self._per_unit(ops.sum, values),
+            self._per_unit(ops.sum, active),
+        ]
+        (count, total, active), _ = sum_over_replicas(sums)
         self.statistics_count.assign_add(count)
-        self.statistics_total.assign_add(self._per_unit(ops.sum, values))
+        self.statistics_total.assign_add(total)
         self.statistics_max_abs.assign(
             ops.maximum(self.statistics_max_abs, largest)
         )
-        self.statistics_active.assign_add(self._per_unit(ops.sum, active))
+        self.statistics_active.assign_add(active)
         return outputs
 
     def _per_unit(self, reduce: Callable[..., Any], values: Any) -> Any:
@@ -187,4 +198,5 @@ class ActivationStatistics(LayerMixin):
             dtype="float32",
             trainable=False,
             autocast=False,
+            aggregation="only_first_replica",  # All have the same.
         )

@@ -214,9 +214,7 @@ def recorded(
                     "positive. Pass training samples, as "
                     "`data=x_train[:512]`. Received: data=None"
                 )
-            peak = ops.convert_to_numpy(largest.value)
-            # Over the data of all workers: each counts what it sees.
-            peak = collectives.all_reduce_max(peak, f"statistics.{peak.size}")
+            peak = collectives.all_reduce_state(largest, largest=True)
             rows.append(peak[gate.places].max(0))
         ends = {gate.source for gate in each}
         away = [o.name for o in group.observations if not ends >= {*o.sources}]

@@ -9,7 +9,6 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis import backend
-from keras_apoptosis.backend.gradients import no_gradients
 from keras_apoptosis.statistics.streaming import batches, sample_of
 
 
@@ -55,7 +54,7 @@ class OutputChange:
             return []
         backend.sync_from_jax(self.model)
         found: list[np.ndarray] = []
-        with no_gradients(), keras.StatelessScope():
+        with backend.inference_scope(self.model):
             for inputs in batches(self.data, self.batch_size):
                 outputs = self.model(inputs, training=False)
                 found.extend(

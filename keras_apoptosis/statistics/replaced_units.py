@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apoptosis import backend
 from keras_apoptosis.backend import gradients
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, Place
@@ -174,7 +175,7 @@ class ReplacedUnits:
         edits = self._edits(ones, None, self._arrays(constants))
         first = next(batches(data, batch_size))
         wanted = set().union(*(point.tensors for point in points))
-        with keras.StatelessScope(), gradients.no_gradients():
+        with backend.inference_scope(self.analysis.graph.model):
             tensors = self.analysis.graph.compute(first, wanted, edits)
             found: dict[str, dict[str, np.ndarray]] = {}
             for point in points:
@@ -245,7 +246,7 @@ class ReplacedUnits:
         self, data: Any, batch_size: int
     ) -> Iterator[tuple[tuple, int]]:
         for x, y, weights in labelled_batches(data, batch_size):
-            state = [variable.value for variable in self._variables]
+            state = [backend.local_value(each) for each in self._variables]
             yield (state, x, y, weights), len(keras.tree.flatten(x)[0])
 
     def _slopes(

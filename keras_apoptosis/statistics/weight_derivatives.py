@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apoptosis import backend
 from keras_apoptosis.backend import gradients
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.statistics.losses import sample_losses
@@ -120,12 +121,12 @@ class WeightDerivatives:
         return gradients.result(), products.result()
 
     def _values(self) -> list[Any]:
-        return [weight.value for weight in self.weights]
+        return [backend.local_value(each) for each in self.weights]
 
     def _batches(
         self, data: Any, batch_size: int
     ) -> Iterator[tuple[tuple, int]]:
-        others = [variable.value for variable in self._others]
+        others = [backend.local_value(each) for each in self._others]
         for x, y, weights in labelled_batches(data, batch_size):
             size = len(keras.tree.flatten(x)[0])
             yield (others, x, y, weights), size

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_apoptosis import backend
 from keras_apoptosis.graph import Analysis, Graph, Observation, Step
 from keras_apoptosis.graph.activations import is_linear, without_activation
 from keras_apoptosis.graph.expansion import BATCH
@@ -123,6 +124,7 @@ def _response(
         for variable in layer.variables
         if id(variable) in weights
     ]
+    mapping = [*backend.local_values(layer), *mapping]
     nothing = ops.zeros_like(image)
     with keras.StatelessScope(mapping), without_activation(layer):
         full, bias = (layer.call(each) for each in (image, nothing))

@@ -37,6 +37,8 @@ def apply_plan(analysis: Analysis, plan: Plan, holders: Holders) -> None:
     """
     changes = [(each.variable, each.typed()) for each in plan.changes]
     changes += _new_slots(plan, holders)
+    for variable, value in changes:
+        backend.check_split(variable, value.shape)
     attributes = _new_attributes(analysis, plan)
     tensors = analysis.graph.tensors
     shapes = [(tensors[key], shape) for key, shape in plan.shapes.items()]
@@ -87,6 +89,21 @@ def refresh(holders: Holders) -> None:
     """Makes everything that keeps references of its own look again."""
     for optimizer in holders.optimizers:
         backend.reindex(optimizer)
+    renew_steps(holders)
+
+
+def renew_training(holders: Holders) -> None:
+    """Lets trainings go on, once all variables are there, those of hooks too.
+
+    Under a `keras.distribution` Keras fixes where a step leaves the variables
+    when it makes the step.
+    """
+    renew_steps(holders)
+    backend.renew_wrappers(holders.torch_wrappers)
+
+
+def renew_steps(holders: Holders) -> None:
+    """Drops compiled steps."""
     for each in holders.models:
         backend.forget_compiled(each)
     for each in holders.models:

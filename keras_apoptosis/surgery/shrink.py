@@ -16,7 +16,11 @@ from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.groups import Allowed
 from keras_apoptosis.statistics.output_change import OutputChange
-from keras_apoptosis.surgery.apply import UsedElsewhere, apply_plan
+from keras_apoptosis.surgery.apply import (
+    UsedElsewhere,
+    apply_plan,
+    renew_training,
+)
 from keras_apoptosis.surgery.check import check
 from keras_apoptosis.surgery.configuration import resized_copy
 from keras_apoptosis.surgery.followed import fault_of_class
@@ -182,12 +186,7 @@ def _checked(
 ) -> Analysis:
     analysis = analyse(model, allowed)
     check(analysis, removal)
-    over = backend.distribution_of(model)
-    if over is not None:
-        raise ValueError(
-            "Removing units from a model that is distributed over devices is "
-            f"not supported yet. Received: model '{model.name}' under {over}"
-        )
+    backend.check_devices(model)
     return analysis
 
 
@@ -208,8 +207,7 @@ def _apply(
         for optimizer in holders.optimizers:
             stack.enter_context(without_hooks(optimizer))
         apply_plan(analysis, plan, holders)
-    for each in holders.models:
-        backend.sync_to_jax(each)
+    renew_training(holders)
     if not any(plan.kept.values()):
         return list(plan.notes)
     models = (m for m in holders.models if isinstance(m, keras.Model))

@@ -14,7 +14,11 @@ from keras_apoptosis.backend import kernel_mask_of, kernel_of, layers_inside
 from keras_apoptosis.backend.step_hooks import without_hooks
 from keras_apoptosis.graph import analyse
 from keras_apoptosis.layers.weight_mask import WeightMask
-from keras_apoptosis.surgery.apply import refresh, set_other_shapes
+from keras_apoptosis.surgery.apply import (
+    refresh,
+    renew_training,
+    set_other_shapes,
+)
 from keras_apoptosis.surgery.followed import tensors_of
 
 
@@ -71,13 +75,7 @@ class Snapshot:
 
     def __init__(self, model: keras.Model):
         self._model = model
-        over = backend.distribution_of(model)
-        if over is not None:
-            raise ValueError(
-                "Taking a snapshot of a model that is distributed over devices "
-                f"is not supported yet. Received: model '{model.name}' under "
-                f"{over}"
-            )
+        backend.check_devices(model)
         graph = analyse(model).graph
         backend.sync_from_jax(model)
         self._optimizer = getattr(model, "optimizer", None)
@@ -185,6 +183,7 @@ class Snapshot:
                 tensors = [tensor for tensor, _ in self._shapes]
                 set_other_shapes(holders, tensors, changed, resized, [])
                 refresh(holders)
+            renew_training(holders)
             for each in replaced:
                 backend.invalidate(each)
         backend.sync_to_jax(model)

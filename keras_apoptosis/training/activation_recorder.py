@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis
@@ -114,5 +113,4 @@ class ActivationRecorder:
 
 def _total(layer: Rectified) -> np.ndarray:
     """Returns the totals over the data of all workers."""
-    total = ops.convert_to_numpy(layer.judge.statistics_total.value)
-    return collectives.all_reduce_sum(total, f"statistics.{total.size}")
+    return collectives.all_reduce_state(layer.judge.statistics_total)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_apoptosis import backend
 from keras_apoptosis.backend.step_hooks import StepHook
 
 
@@ -58,7 +59,7 @@ class LiveHook(StepHook):
             fraction: The part that is done, from 0 to 1.
             per_step: The part that one step is; 0 while that is not known.
         """
-        iteration = int(ops.convert_to_numpy(self.steps.value))
+        iteration = int(backend.peek(self.steps))
         self.change(clock=[iteration, fraction, per_step])
 
     def progress(self, iteration: Any) -> Any:

@@ -82,12 +82,7 @@ def check_maskable(
                 f"Received: layer '{name}' with "
                 f"dtype_policy={layer.dtype_policy.name}"
             )
-    over = backend.distribution_of(model)
-    if over is not None:
-        raise ValueError(
-            "Masking weights of a model that is distributed over devices is "
-            f"not supported yet. Received: model '{model.name}' under {over}"
-        )
+    backend.check_devices(model)
 
 
 def mask_weights(

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 from keras_apoptosis import backend
-from keras_apoptosis.backend.gradients import no_gradients
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.statistics.moments import Moments
 from keras_apoptosis.statistics.streaming import batches
@@ -133,8 +132,7 @@ def recalibrate(
         count += len(keras.tree.flatten(batch)[0])
         # In the scope nothing that the model assigns reaches its variables.
         with contextlib.ExitStack() as stack:
-            stack.enter_context(no_gradients())
-            stack.enter_context(keras.StatelessScope())
+            stack.enter_context(backend.inference_scope(model))
             for layer, moments in gathered.items():
                 stack.enter_context(_measured(layer, moments, refused))
             model(batch, training=False)

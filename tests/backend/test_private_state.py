@@ -3,6 +3,7 @@
 Each test fails if a later Keras keeps that state otherwise.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -236,49 +237,98 @@ def test_jax_values_come_back_in_the_middle_of_fit():
     assert len(set(seen)) == 2
 
 
-def test_distribution_is_noticed():
-    model = model_of()
-    assert backend.distribution_of(model) is None
-    if keras.backend.backend() == "jax":
-        devices = keras.distribution.list_devices()
-        keras.distribution.set_distribution(
-            keras.distribution.DataParallel(devices=devices)
-        )
-        try:
-            assert backend.distribution_of(model) is not None
-        finally:
-            keras.distribution.set_distribution(None)
+def test_weights_that_devices_split():
+    """Slices stay even, and a variable keeps its layout when it is resized."""
+    if keras.backend.backend() != "jax":
+        pytest.skip("only JAX splits weights over devices")
+    found = own_process(
+        """
+import keras, numpy as np, keras_apoptosis as ka
+from keras import distribution as d
+mesh = d.DeviceMesh((1, 2), ("batch", "model"), d.list_devices())
+layouts = d.LayoutMap(mesh)
+layouts[".*one.*"] = ("model",)
+layouts[".*two/kernel"] = ("model", None)
+d.set_distribution(d.ModelParallel(layout_map=layouts))
+model = keras.Sequential([
+    keras.Input((4,)),
+    keras.layers.Dense(8, name="one", use_bias=False),
+    keras.layers.Dense(2, name="two"),
+])
+before = model.predict(np.eye(4), verbose=0)
+snapshot = ka.snapshot(model)
+try:
+    ka.shrink(model, ka.Removal({"one": [7]}))
+except ValueError as error:
+    print("refused:", error)
+print(model.layers[0].units)
+ka.shrink(model, ka.Removal({"one": [5, 7]}))
+kernel = model.layers[1].kernel.value
+print(kernel.shape, *kernel.sharding.spec, len(kernel.devices()))
+snapshot.restore()
+model.compile("sgd", "mse")
+method = ka.callbacks.NeuronApoptosis(data=np.eye(4))
+try:
+    model.fit(np.eye(4), np.eye(4)[:, :2], verbose=0, callbacks=[method])
+except ValueError as error:
+    print("refused to begin:", error)
+after = model.predict(np.eye(4), verbose=0)
+print(np.array_equal(before, after))
+""",
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )
+    assert "refused: Expected sizes that the devices can share evenly" in found
+    assert "new shape (7, 2)" in found
+    assert "\n8\n(6, 2) model None 2\n" in found
+    assert "refused to begin: Expected `round_to` to be a multiple" in found
+    assert found.endswith("True\n")
 
 
-def test_tf_distribute_is_noticed():
-    """In a process of its own: TensorFlow fixes its devices at its start."""
+def test_strategies_of_tensorflow():
+    """A mirrored variable is resized on all devices; others are refused."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("tf.distribute is TensorFlow's")
-    script = """
+    found = own_process(
+        """
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, two)
 import keras, keras_apoptosis as ka
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    model = keras.Sequential([
-        keras.Input((4,)),
-        keras.layers.Dense(3, name="one"),
-        keras.layers.Dense(2),
-    ])
-try:
-    ka.shrink(model, ka.Removal({"one": [0]}))
-except ValueError as error:
-    print("noticed:", error)
+class Other(tf.distribute.MirroredStrategy):
+    pass
+for kind in (tf.distribute.MirroredStrategy, Other):
+    with kind(["CPU:0", "CPU:1"]).scope():
+        model = keras.Sequential([
+            keras.Input((4,)),
+            keras.layers.Dense(3, name="one"),
+            keras.layers.Dense(2),
+        ])
+    try:
+        ka.shrink(model, ka.Removal({"one": [0]}))
+    except ValueError as error:
+        print("refused:", error)
+    for each in model.layers[0].kernel.value.values:
+        print(each.device[-5:], each.shape)
 """
-    found = subprocess.run(
+    )
+    one, other = found.split("refused:")
+    for each in "01":
+        assert f"CPU:{each} (4, 2)" in one
+        assert f"CPU:{each} (4, 3)" in other
+    assert "`MirroredStrategy` is supported" in other
+
+
+def own_process(script, **settings):
+    """Runs a script: a backend fixes its devices when it starts."""
+    return subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[1],
-    )
-    assert "noticed: Removing units from a model that is" in found.stdout
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, **settings},
+    ).stdout
 
 
 def test_graphs_are_recorded_by_depth():

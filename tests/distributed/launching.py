@@ -1,4 +1,4 @@
-"""Starts scripts on several processes, by Horovod's launcher or by MPI."""
+"""Starts scripts on several processes, by what connects them on a backend."""
 
 import functools
 import importlib.util
@@ -14,10 +14,20 @@ import pytest
 
 SCRIPTS = Path(__file__).parent / "scripts"
 ROOT = Path(__file__).parents[2]
+BACKEND = keras.backend.backend()
+# The command that starts several processes, and how it is told how many.
+TORCHRUN = ("torchrun", "--standalone", "--nproc-per-node")
 LAUNCHERS = {
-    "gloo": ("horovodrun", "--gloo"),
-    "mpi": ("mpirun",),
+    "gloo": ("horovodrun", "--gloo", "-np"),
+    "mpi": ("mpirun", "-np"),
+    "torchrun": TORCHRUN,
+    # It starts all ranks again when one fails.
+    "elastic": (TORCHRUN[0], "--max-restarts=1", *TORCHRUN[1:]),
+    "jax": (sys.executable, str(SCRIPTS / "start_jax.py")),
 }
+# What it puts before a script.
+BEFORE = {"gloo": [sys.executable], "mpi": [sys.executable]}
+BY_BACKEND = {"tensorflow": "gloo", "torch": "torchrun", "jax": "jax"}
 
 
 def missing() -> str:
@@ -27,19 +37,18 @@ def missing() -> str:
     return ""
 
 
-def needs_horovod() -> None:
-    """Skips a test where it cannot run; on CI that fails instead."""
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("Horovod runs on the TensorFlow backend alone")
-    if missing():
-        if os.environ.get("CI"):
-            pytest.fail(missing())
-        pytest.skip(missing())
+def needs_engine() -> None:
+    """Skips a test where nothing connects processes; on CI that fails."""
+    if BACKEND != "tensorflow" or not missing():
+        return
+    if os.environ.get("CI"):
+        pytest.fail(missing())
+    pytest.skip(missing())
 
 
 def needs_launcher(launcher: str) -> None:
     """Skips a test of MPI where there is none."""
-    needs_horovod()
+    needs_engine()
     if launcher != "mpi":
         return
     if shutil.which("mpirun") is None:
@@ -57,16 +66,21 @@ def _built_with_mpi() -> bool:
     return "[X] MPI" in built.stdout
 
 
-def environment() -> dict[str, str]:
+def environment(devices: int = 1) -> dict[str, str]:
     folder = str(Path(sys.executable).parent)
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     threads += ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    flags = os.environ.get("XLA_FLAGS", "")
+    if devices > 1:
+        flags += f" --xla_force_host_platform_device_count={devices}"
     return {
         **os.environ,
         **dict.fromkeys(threads, "1"),
+        "XLA_FLAGS": flags,
+        "DEVICES": str(devices),
         "PATH": os.pathsep.join([folder, os.environ["PATH"]]),
         "PYTHONPATH": str(ROOT),
-        "KERAS_BACKEND": "tensorflow",
+        "KERAS_BACKEND": BACKEND,
         "TF_CPP_MIN_LOG_LEVEL": "3",
         # As root in a container, with more processes than cores.
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -81,7 +95,8 @@ def launch(
     script: str | Path,
     *arguments: object,
     ranks: int = 1,
-    launcher: str = "gloo",
+    devices: int = 1,
+    launcher: str = "",
     check: bool = True,
     seconds: float = 240,
 ) -> subprocess.CompletedProcess:
@@ -91,16 +106,18 @@ def launch(
         script: Name of the script, or its path.
         arguments: Its arguments.
         ranks: How many processes.
-        launcher: `"gloo"` or `"mpi"`.
+        devices: How many virtual devices each has.
+        launcher: One of `LAUNCHERS`; by default that of the backend.
         check: Whether it must succeed.
         seconds: After which the test fails: a job must end by itself.
     """
-    command: Sequence[str] = ()
+    command: Sequence[str] = (sys.executable,)
     if ranks > 1:
-        command = (*LAUNCHERS[launcher], "-np", str(ranks))
+        launcher = launcher or BY_BACKEND[BACKEND]
+        command = (*LAUNCHERS[launcher], str(ranks), *BEFORE.get(launcher, ()))
     done = subprocess.run(
-        [*command, sys.executable, str(SCRIPTS / script), *map(str, arguments)],
-        env=environment(),
+        [*command, str(SCRIPTS / script), *map(str, arguments)],
+        env=environment(devices),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

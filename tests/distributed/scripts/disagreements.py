@@ -83,7 +83,8 @@ def weights():
     def change(model, logs):
         if last:
             bias = model.layers[0].bias
-            bias.assign(np.nextafter(bias.numpy(), 1.0, dtype="float32"))
+            old = keras.ops.convert_to_numpy(bias)
+            bias.assign(np.nextafter(old, 1.0, dtype="float32"))
 
     fit(make(), epochs=3, callbacks=[AtEpochEnd(change)])
 

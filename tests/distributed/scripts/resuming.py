@@ -1,6 +1,12 @@
-"""`resuming.py FOLDER break|resume`: killed in epoch 3, and from there on."""
+"""`resuming.py FOLDER HOW`: a training that is killed in epoch 3, and goes on.
+
+With `break` it is killed; with `rest` it goes on from there; with `resume` it
+does, and then an uninterrupted one follows; `restart` is `break` where
+`torchrun` starts the job, and `resume` where it starts it again.
+"""
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +16,10 @@ import numpy as np
 
 import keras_apoptosis as ka
 
-folder, resume = Path(sys.argv[1]), sys.argv[2] == "resume"
+folder, how = Path(sys.argv[1]), sys.argv[2]
+if how == "restart":
+    again = os.environ["TORCHELASTIC_RESTART_COUNT"] == "1"
+    how = "resume" if again else "break"
 ka.distributed.init(timeout=60)
 rank, size = ka.distributed.rank(), ka.distributed.size()
 rng = np.random.default_rng(0)
@@ -71,16 +80,19 @@ def train(path=None, *more):
     )
     np.savez(
         folder / f"{'resumed' if first else 'whole'}-{rank}.npz",
-        *[each.numpy() for each in model.variables],
-        *[each.numpy() for each in model.optimizer.variables],
+        *map(keras.ops.convert_to_numpy, model.variables),
+        *map(keras.ops.convert_to_numpy, model.optimizer.variables),
         first=first,
         parameters=model.count_params(),
         events=len(apoptosis.history),
     )
 
 
-if resume:
-    train(folder / "run.keras")
-    train(folder / "whole.keras")
-else:
+if how == "break":
     train(folder / "run.keras", Killing())
+else:
+    if how == "resume" and rank == 0:
+        shutil.copy(folder / "run.keras", folder / "broken.keras")
+    train(folder / "run.keras")
+    if how == "resume":
+        train(folder / "whole.keras")

@@ -7,6 +7,7 @@ Each process leaves the weights and what else the test asks for in
 import sys
 from pathlib import Path
 
+import devices
 import keras
 import numpy as np
 
@@ -14,11 +15,13 @@ import keras_apoptosis as ka
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.distributed.optimizer import all_reduce_of
 
+numpy = keras.ops.convert_to_numpy
 EPOCHS, BATCH = 6, 48
 folder, names = Path(sys.argv[1]), sys.argv[2:]
-
+over = devices.scope()  # Before TensorFlow starts.
 ka.distributed.init(timeout=60)
 rank, size = ka.distributed.rank(), ka.distributed.size()
+whole = collectives.sees_all_batches()
 primary = ka.distributed.is_primary()
 
 rng = np.random.default_rng(0)
@@ -41,8 +44,9 @@ class Bytes(keras.callbacks.Callback):
 
 
 def build(*middle):
-    # Other weights on each rank: they have to be given by rank 0.
-    keras.utils.set_random_seed(rank)
+    # Other weights on each rank: they have to be given by rank 0. JAX shares
+    # variables from the beginning, and makes sure that they are the same.
+    keras.utils.set_random_seed(0 if whole else rank)
     return keras.Sequential(
         [
             keras.Input((16,)),
@@ -137,6 +141,13 @@ def demon():
     return build(), keras.optimizers.Adam(0.01), {}, [method]
 
 
+def data():
+    if devices.MIRRORED:  # Keras drops some batches of a generator there.
+        return {"x": x, "y": y, "batch_size": BATCH}
+    batches = ka.distributed.shuffled_batches(x, y, batch_size=BATCH)
+    return {"x": batches, "steps_per_epoch": len(x) // BATCH}
+
+
 class Momentum(keras.callbacks.Callback):
     """Averages over samples by the one function for it, and shrinks by it."""
 
@@ -146,14 +157,13 @@ class Momentum(keras.callbacks.Callback):
         self.pooled = found.count, found.mean, found.variance
 
 
-def run(name):
+def run(name, folder):
     model, optimizer, options, callbacks = globals()[name]()
     optimizer = ka.distributed.DistributedOptimizer(optimizer, **options)
     model.compile(optimizer, "mse")
     counted, pooled = Bytes(), Momentum()
     history = model.fit(
-        ka.distributed.shuffled_batches(x, y, batch_size=BATCH),
-        steps_per_epoch=len(x) // BATCH,
+        **data(),
         shuffle=False,
         epochs=EPOCHS,
         verbose=0,
@@ -169,18 +179,18 @@ def run(name):
     extra = {}
     if name == "normalized":
         recalibrated = ka.recalibrate(model, ka.distributed.shard(x))
-        inputs = keras.ops.convert_to_numpy(model.layers[0](x))
+        inputs = numpy(model.layers[0](x))
         normalization = model.layers[1]
         extra = {
             "samples": recalibrated.samples,
             "inputs": inputs,
-            "moving_mean": normalization.moving_mean.numpy(),
-            "moving_variance": normalization.moving_variance.numpy(),
+            "moving_mean": numpy(normalization.moving_mean),
+            "moving_variance": numpy(normalization.moving_variance),
         }
     np.savez(
         folder / f"{name}-{rank}.npz",
-        *[keras.ops.convert_to_numpy(each) for each in model.variables],
-        *[keras.ops.convert_to_numpy(v) for v in model.optimizer.variables],
+        *[numpy(each) for each in model.variables],
+        *[numpy(v) for v in model.optimizer.variables],
         loss=history.history["loss"],
         events=sum(
             not getattr(event, "skipped", "")
@@ -195,10 +205,19 @@ def run(name):
     )
     if primary:
         path = folder / f"{name}.keras"
-        model.save(path)
+        with ka.distributed.alone():
+            model.save(path)
 
 
+# With several devices first on one of them, then on all.
+on_one = folder
+if devices.COUNT > 1:
+    on_one /= "trained-ordered" if devices.MIRRORED else "trained-one"
 for each in names:
-    run(each)
-    if collectives.is_primary():
+    run(each, on_one)
+    if primary:
         print("done", each, flush=True)
+if devices.COUNT > 1:
+    with over:
+        for each in names:
+            run(each, folder / "trained-devices")
