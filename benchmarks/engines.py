@@ -147,7 +147,9 @@ def fitted(costs: list[tuple[int, float, float]]) -> tuple[float, float]:
     """
     terms = [(np.log2(n), 2 * (n - 1) / n * sent) for n, sent, _ in costs]
     # Relative errors count alike, whatever the engine and the size.
-    rows = np.array([np.array(t) / s for t, (*_, s) in zip(terms, costs)])
+    rows = np.array(
+        [np.array(t) / s for t, (*_, s) in zip(terms, costs, strict=True)]
+    )
     latency, inverse = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)[0]
     return float(latency), float(1 / inverse)
 
