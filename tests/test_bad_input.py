@@ -562,7 +562,7 @@ TABLE = {
     ),
     "target of 1": (
         lambda m: DEMON(target=0.2),
-        "`target` to be one of `ka.targets`, or several that count different things",
+        "one of `ka.targets`, or several that count different things",
     ),
     "a measured target of demon pruning": (
         lambda m: DEMON(target=ka.targets.Latency(at_most=0.5)),
