@@ -6,6 +6,10 @@ import pytest
 
 from examples import datasets
 
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="data are read the same way whatever the backend",
+)
 # name, rows of train + validation, rows of test, shape of a row, classes.
 EXPECTED = [
     ("digits", 1437, 360, (8, 8, 1), 10),

@@ -38,9 +38,21 @@ def _engine():
     needs_engine()
 
 
+# Folders of what is trained, by how: processes, devices, names.
+TRAININGS = {
+    "processes": (2, 1, [*METHODS, *MORE]),
+    "devices": (1, 2, METHODS),
+    "one": (1, 1, [*METHODS, *MORE]),
+}
+if BACKEND == "torch":  # It has a process for each device.
+    del TRAININGS["devices"]
+if BACKEND == "jax":  # The run on devices leaves those on one, too.
+    del TRAININGS["one"]
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """Trainings in all ways; once, whoever of xdist is first."""
+    """Trainings in all ways, shared out among the workers of xdist."""
     needs_engine()
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -51,27 +63,23 @@ def trained(tmp_path_factory):
     }
     if BACKEND == "jax":  # Any order of the data is the same there.
         folders["ordered"] = folders["one"]
-    done, failed = base / "trained-done", base / "trained-failed"
-    try:
-        (base / "trained-begun").mkdir()
-    except FileExistsError:  # Somebody is at it.
-        while not done.exists():
-            assert not failed.exists(), "it failed on another worker"
-            time.sleep(0.5)
-        return folders
-    try:
-        for folder in folders.values():
-            folder.mkdir(exist_ok=True)
-        names = METHODS + MORE
-        launch("training.py", folders["processes"], *names, ranks=2)
-        if BACKEND != "torch":
-            launch("training.py", base, *METHODS, devices=2)
-        if BACKEND != "jax":
-            launch("training.py", folders["one"], *names)
-    except BaseException:
-        failed.touch()
-        raise
-    done.touch()
+    for folder in folders.values():
+        folder.mkdir(exist_ok=True)
+    for way, (ranks, devices, names) in TRAININGS.items():
+        try:
+            (base / f"begun-{way}").mkdir()
+        except FileExistsError:  # Somebody is at it.
+            continue
+        folder = base if way == "devices" else folders[way]
+        try:
+            launch("training.py", folder, *names, ranks=ranks, devices=devices)
+        except BaseException:
+            (base / "failed").touch()
+            raise
+        (base / f"done-{way}").touch()
+    while not all((base / f"done-{way}").exists() for way in TRAININGS):
+        assert not (base / "failed").exists(), "it failed on another worker"
+        time.sleep(0.5)
     return folders
 
 
@@ -178,11 +186,10 @@ def test_three_ranks_under_mpi(tmp_path):
     if BACKEND != "tensorflow":
         pytest.skip("MPI is Horovod's")
     needs_launcher("mpi")
-    launch("training.py", tmp_path, "plain", "merging", ranks=3, launcher="mpi")
-    for name in ("plain", "merging"):
-        found = load(tmp_path, name, 3)
-        assert found[0]["events"] == 3
-        assert_alike(found)
+    launch("training.py", tmp_path, "merging", ranks=3, launcher="mpi")
+    found = load(tmp_path, "merging", 3)
+    assert found[0]["events"] == 3
+    assert_alike(found)
 
 
 def test_ranks_that_differ_are_told():
@@ -216,8 +223,6 @@ def test_ranks_that_differ_are_told():
 FAILURES = {
     "tensorflow": [
         ("gloo", "raise", "MemoryError: planted"),
-        ("gloo", "kill", "Exit code: 137"),
-        ("gloo", "hang", "Rank 0 of 2: waited for 9 seconds"),
         ("mpi", "kill", "exited on signal 9"),
         ("mpi", "freeze", "Rank 0 of 2: waited for 9 seconds"),
     ],
@@ -226,7 +231,6 @@ FAILURES = {
         ("torchrun", "hang", "(Timed|timed) ?out|waited for 9 seconds"),
     ],
     "jax": [
-        ("jax", "kill", "Exit codes: .*-9"),
         ("jax", "hang", "Rank 0 of 2: waited for 9 seconds"),
     ],
 }
@@ -256,6 +260,8 @@ def test_resumed_after_a_kill_is_uninterrupted(tmp_path):
     assert whole[0]["events"] == resumed[0]["events"] == 3
     assert whole[0]["parameters"] < model.count_params()  # It went on.
     assert_alike([*resumed, *whole], but=["first"])
+    if BACKEND != "torch":  # It starts fastest.
+        return
     # Fewer processes than before go on, too.
     shutil.copy(tmp_path / "broken.keras", tmp_path / "run.keras")
     launch("resuming.py", tmp_path, "rest")
@@ -281,7 +287,7 @@ def test_an_own_loop_goes_on():
 
 
 EXAMPLES = {
-    "tensorflow": ["gloo", "mpi", "devices"],
+    "tensorflow": ["gloo", "devices"],
     "torch": ["torchrun"],
     "jax": ["jax"],
 }
