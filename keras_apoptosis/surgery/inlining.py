@@ -17,7 +17,6 @@ from keras import ops
 from keras_apoptosis import backend
 from keras_apoptosis.backend.calls import mask_of, masked
 from keras_apoptosis.backend.following import Record
-from keras_apoptosis.backend.gradients import no_gradients
 from keras_apoptosis.graph.expansion import (
     BATCH,
     LENGTHS,
@@ -545,8 +544,9 @@ def _compare(graph: Graph, made: keras.Model) -> None:
         if backend.as_function(model) is None:
             args, kwargs = filled(_arguments(graph), values)
         try:
-            with no_gradients(), keras.StatelessScope():
+            with backend.inference_scope(made):
                 outputs = made(_packed(into, values), training=False)
+            with backend.inference_scope(model):
                 expected = model(*args, **kwargs, training=False)
         except Exception as error:  # Too short for some layers, or too long.
             failure = failure or error

@@ -49,6 +49,8 @@ def needs_engine() -> None:
 def needs_launcher(launcher: str) -> None:
     """Skips a test of MPI where there is none."""
     needs_engine()
+    if launcher in ("gloo", "mpi") and BACKEND != "tensorflow":
+        pytest.skip("Horovod runs on the TensorFlow backend")
     if launcher != "mpi":
         return
     if shutil.which("mpirun") is None:

@@ -183,8 +183,6 @@ def test_files_load_on_one_process(trained):
 
 
 def test_three_ranks_under_mpi(tmp_path):
-    if BACKEND != "tensorflow":
-        pytest.skip("MPI is Horovod's")
     needs_launcher("mpi")
     launch("training.py", tmp_path, "merging", ranks=3, launcher="mpi")
     found = load(tmp_path, "merging", 3)
