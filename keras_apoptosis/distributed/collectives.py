@@ -132,10 +132,9 @@ def alone() -> Iterator[None]:
     ...         pass  # ka.shrink(model, ka.selection.dead_units(model, x))
     """
     global _alone
-    found = engine()
     before, _alone = _alone, True
     try:
-        with contextlib.nullcontext() if found is None else found.alone():
+        with contextlib.nullcontext() if _engine is None else _engine.alone():
             yield
     finally:
         _alone = before

@@ -171,6 +171,8 @@ def test_several_processes_without_a_beginning(monkeypatch):
         ka.distributed.size()
     with pytest.raises(RuntimeError, match=r"Call `ka.distributed.init\(\)`"):
         ka.distributed.DistributedOptimizer(keras.optimizers.SGD())
+    with ka.distributed.alone():  # Tasks that have nothing to do with others.
+        assert not collectives.together()
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,11 @@ def start(timeout: float) -> Engine | None:
     """
     count = launched()
     backend = keras.backend.backend()
+    engine = connected()  # Refuses those of another backend.
+    if engine is not None or (count == 1 and backend != "tensorflow"):
+        return engine
     if backend == "tensorflow":
         engine = _start_horovod(timeout, count)
-    elif count == 1:
-        return connected()
     elif backend == "torch":
         if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= {*os.environ}:
             raise RuntimeError(
