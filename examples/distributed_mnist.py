@@ -97,6 +97,8 @@ def train(arguments: argparse.Namespace, data: Dataset) -> None:
     model = checkpoint.restore() or build(data.input_shape, data.num_classes)
     ka.distributed.DistributedOptimizer(model.optimizer)
 
+    # Whole batches: JAX can split no others over devices.
+    rows = len(data.x_val) // arguments.batch_size * arguments.batch_size
     start = time.perf_counter()
     model.fit(
         ka.distributed.shuffled_batches(
@@ -109,7 +111,10 @@ def train(arguments: argparse.Namespace, data: Dataset) -> None:
         shuffle=False,  # It is.
         epochs=arguments.epochs,
         initial_epoch=checkpoint.epoch,
-        validation_data=ka.distributed.shard((data.x_val, data.y_val)),
+        validation_data=ka.distributed.shard(
+            (data.x_val[:rows], data.y_val[:rows])
+        ),
+        validation_batch_size=arguments.batch_size // ka.distributed.size(),
         verbose=2 if primary else 0,
         callbacks=[
             ka.distributed.BroadcastInitialState(),
