@@ -36,6 +36,25 @@ def seconds(
     return {name: float(np.median(times)) for name, times in found.items()}
 
 
+class StepTimes(keras.callbacks.Callback):
+    """Measures the steps of a training.
+
+    Attributes:
+        seconds: Mean seconds for a step, by epoch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        passed = time.perf_counter() - self.start
+        self.seconds.append(passed / self.params["steps"])
+
+
 def clock(work: Callable[..., object], *arguments: object) -> tuple[float, Any]:
     """Returns the seconds that a work takes, and what it returns."""
     gc.collect()

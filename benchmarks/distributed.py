@@ -29,7 +29,7 @@ def measure(kind: str) -> None:
 
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     import keras
-    from _measure import mlp
+    from _measure import StepTimes, mlp
 
     import keras_apoptosis as ka
     from keras_apoptosis.distributed.optimizer import AllReduce, all_reduce_of
@@ -37,14 +37,6 @@ def measure(kind: str) -> None:
     ka.distributed.init()
     if kind == "unreduced":  # The same, without the exchange itself.
         AllReduce._reduced = lambda self, gradients: gradients
-    times: list[float] = []
-
-    class Times(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            self.start = time.perf_counter()
-
-        def on_epoch_end(self, epoch, logs=None):
-            times.append((time.perf_counter() - self.start) / STEPS)
 
     def build() -> keras.Model:
         model = mlp(WIDTH)
@@ -68,8 +60,8 @@ def measure(kind: str) -> None:
     x, y = ka.distributed.shard((x, y))
 
     def fit() -> tuple[float, int]:
-        times.clear()
-        callbacks = [Times()]
+        times = StepTimes()
+        callbacks: list[keras.callbacks.Callback] = [times]
         if kind == "two" or kind == "one":
             callbacks.insert(0, ka.distributed.BroadcastInitialState())
         elif (hook := all_reduce_of(model.optimizer)) is not None:
@@ -84,7 +76,9 @@ def measure(kind: str) -> None:
             callbacks=callbacks,
         )
         hook = all_reduce_of(model.optimizer)
-        return float(np.median(times[1:])), (hook.bytes or 0) if hook else 0
+        return float(np.median(times.seconds[1:])), (
+            hook.bytes or 0
+        ) if hook else 0
 
     full, full_bytes = fit()
     half = list(range(WIDTH // 2))

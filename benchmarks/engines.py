@@ -37,21 +37,12 @@ PORT = 23456
 def measure(count: int) -> None:
     """In a process of its own: prints seconds, as JSON."""
     import keras
-    from _measure import mlp
+    from _measure import StepTimes, mlp
 
     import keras_apoptosis as ka
 
     if "TOGETHER" in os.environ:
         ka.distributed.init()
-    times: list[float] = []
-
-    class Times(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            self.start = time.perf_counter()
-
-        def on_epoch_end(self, epoch, logs=None):
-            times.append((time.perf_counter() - self.start) / STEPS)
-
     keras.utils.set_random_seed(0)
     model = mlp(WIDTH)
     model.compile(
@@ -64,7 +55,7 @@ def measure(count: int) -> None:
     y = rng.integers(0, 10, rows)
 
     def step() -> float:
-        times.clear()
+        times = StepTimes()
         model.fit(
             x,
             y,
@@ -72,9 +63,9 @@ def measure(count: int) -> None:
             epochs=EPOCHS,
             shuffle=False,
             verbose=0,
-            callbacks=[ka.distributed.BroadcastInitialState(), Times()],
+            callbacks=[ka.distributed.BroadcastInitialState(), times],
         )
-        return float(np.median(times[1:]))
+        return float(np.median(times.seconds[1:]))
 
     found = {"full": step(), "full bytes": 4 * model.count_params()}
     start = time.perf_counter()

@@ -29,11 +29,11 @@ def renew_wrappers(wrappers: Iterable[Any]) -> None:
         wrappers: Instances of `DistributedDataParallel`.
     """
     for each in wrappers:
-        (plain,) = wrapper_classes()
         sync = "forward_sync_buffers"  # Of newer versions.
         if not hasattr(each, sync):
             sync = "broadcast_buffers"
-        plain.__init__(
+        # Of the class itself: a subclass may take other arguments.
+        wrapper_classes()[0].__init__(
             each,
             each.module,
             device_ids=each.device_ids,

@@ -22,7 +22,6 @@ class Engine(abc.ABC):
         compilable: Whether the backend can compile what `average` does.
         rank: Number of this process, counted from 0.
         size: Number of processes, at least 2.
-        local_rank: Number of this process among those of its host.
     """
 
     name: ClassVar[str]
@@ -30,7 +29,6 @@ class Engine(abc.ABC):
     compilable: ClassVar[bool] = True
     rank: int
     size: int
-    local_rank: int
 
     @abc.abstractmethod
     def reduce(self, values: np.ndarray, name: str, operation: str) -> Any:

@@ -39,9 +39,8 @@ class HorovodEngine(Engine):
         self._horovod = horovod
         self.rank = horovod.rank()
         self.size = horovod.size()
-        self.local_rank = horovod.local_rank()
         if self.size > 1:
-            _take_gpu(self.local_rank)
+            _take_gpu(horovod.local_rank())
 
     def reduce(self, values: np.ndarray, name: str, operation: str) -> Any:
         import tensorflow as tf

@@ -47,7 +47,6 @@ class JaxEngine(Engine):
             )
         self.rank = jax.process_index()
         self.size = jax.process_count()
-        self.local_rank = 0
         if self.size > 1 and keras.distribution.distribution() is None:
             # Each process reads its own part of the data.
             keras.distribution.set_distribution(

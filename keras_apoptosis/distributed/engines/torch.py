@@ -29,9 +29,9 @@ class TorchEngine(Engine):
         import torch
         import torch.distributed as distributed
 
-        self.local_rank = int(os.environ.get("LOCAL_RANK") or 0)
         if torch.cuda.is_available():
-            torch.cuda.set_device(self.local_rank % torch.cuda.device_count())
+            number = int(os.environ.get("LOCAL_RANK") or 0)
+            torch.cuda.set_device(number % torch.cuda.device_count())
         if not distributed.is_initialized():
             limit = datetime.timedelta(seconds=timeout)
             store, rank, size = next(
