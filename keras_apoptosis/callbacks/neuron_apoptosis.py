@@ -277,7 +277,7 @@ class NeuronApoptosis(PruningCallback):
         return self.metric == "reconstruction"
 
     def refit(self, analysis: Analysis, removal: Removal) -> Removal:
-        return refitted(self.criterion, analysis, removal)
+        return refitted(self.criterion.refit, analysis, removal)
 
     def measures(self, analysis: Analysis) -> dict[str, float]:
         residuals = [0.0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -103,7 +103,7 @@ class Ranking:
             return Removal(names, self._means(analysis.graph.model, names))
         candidates = {n: Candidate(u, {}) for n, u in removed.items()}
         for number in list(candidates)[:1]:
-            candidates[number] = self._fit(analysis, number, removed[number])
+            candidates[number] = self._fit(analysis, number, candidates[number])
         return removal_of(analysis, candidates)
 
     def refit(self, analysis: Analysis, removal: Removal) -> Removal:
@@ -115,21 +115,19 @@ class Ranking:
             analysis: The model's units as they are now.
             removal: The removal of one group.
         """
-        (name,) = removal
-        number = [group.name for group in analysis.groups].index(name)
-        fitted = self._fit(analysis, number, removal[name])
-        return removal_of(analysis, {number: fitted})
+        return refitted(self._fit, analysis, removal)
 
     def _fit(
-        self, analysis: Analysis, number: int, removed: np.ndarray
+        self, analysis: Analysis, number: int, candidate: Candidate
     ) -> Candidate:
         """Fits what replaces units of one group."""
         group = analysis.groups[number]
         fit = self.reconstruction
         if fit is not None and not obstacle(group, measured=True):
-            return fit.refit(analysis, number, Candidate(removed, {}))
-        means = self._means(analysis.graph.model, {group.name: removed})
-        return Candidate(removed, means.get(group.name, {}))
+            return fit.refit(analysis, number, candidate)
+        removed = {group.name: candidate.removed}
+        means = self._means(analysis.graph.model, removed)
+        return Candidate(candidate.removed, means.get(group.name, {}))
 
     def _means(
         self, model: keras.Model, removed: Mapping[str, np.ndarray]
@@ -179,19 +177,21 @@ class RankingByReconstruction(Ranking):
 
 
 def refitted(
-    reconstruction: Reconstruction, analysis: Analysis, removal: Removal
+    fit: Callable[[Analysis, int, Candidate], Candidate],
+    analysis: Analysis,
+    removal: Removal,
 ) -> Removal:
     """Fits the removal of one group to what the model has become.
 
     Args:
-        reconstruction: Measures, and fits.
+        fit: Fits what replaces units of a group, such as
+            `Reconstruction.refit`.
         analysis: The model's units as they are now.
         removal: The removal of one group.
     """
     (name,) = removal
     number = [group.name for group in analysis.groups].index(name)
-    candidate = Candidate(removal[name], {})
-    fitted = reconstruction.refit(analysis, number, candidate)
+    fitted = fit(analysis, number, Candidate(removal[name], {}))
     return removal_of(analysis, {number: fitted})
 
 
