@@ -429,6 +429,15 @@ TABLE = {
         lambda m: SALIENCY(scope="both", data=LABELLED),
         "'local' or 'global'. Received: scope='both'",
     ),
+    "unknown replacement": (
+        lambda m: SALIENCY(replacement="mode", data=LABELLED),
+        "'mean', 'median', 'minimum', 'maximum' or 'zero'. Received: "
+        "replacement='mode'",
+    ),
+    "rounds with a target": (
+        lambda m: SALIENCY(target=HALF, rounds=2, data=LABELLED),
+        "Expected `rounds` to be 1 with a `target`",
+    ),
     "saliency without data": (
         lambda m: SALIENCY(),
         "Pass some, as `data=(x_train[:1000], y_train[:1000])`",

@@ -11,7 +11,7 @@ from keras_apoptosis import criteria
 from keras_apoptosis.backend import kernel_of, layers_inside
 from keras_apoptosis.callbacks.outcome import Masks, Skip
 from keras_apoptosis.callbacks.pruning_callback import PruningCallback
-from keras_apoptosis.graph import Analysis
+from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.layers.weight_mask import WeightMask
 from keras_apoptosis.schedules import (
     EventSchedule,
@@ -20,9 +20,9 @@ from keras_apoptosis.schedules import (
 )
 from keras_apoptosis.selection.budget import lowest, share_of
 from keras_apoptosis.selection.price import Limit
-from keras_apoptosis.selection.ranking import Ranking
+from keras_apoptosis.selection.ranking import REPLACEMENTS, Ranking
 from keras_apoptosis.statistics.streaming import labelled_batches, sample_of
-from keras_apoptosis.surgery import Removal
+from keras_apoptosis.surgery import Removal, snapshot
 from keras_apoptosis.training.masking import (
     check_maskable,
     mask_of,
@@ -66,8 +66,17 @@ class SaliencyPruning(PruningCallback):
         scope: `"local"` to reach the sparsity in every group, or kernel;
             `"global"` to reach it in all together, wherever the scores are
             lowest.
-        replacement: `"mean"` to replace units by their means, `"zero"` just
-            to remove them.
+        replacement: `"mean"`, `"median"`, `"minimum"` or `"maximum"` to
+            replace units by that, `"zero"` just to remove them. Criteria of
+            mean replacement judge units by the same constants, and by means
+            for `"zero"`.
+        at: `"post"` for the constants that stand for values after the
+            activation, `"pre"` for values before it, as the thesis has it, at
+            which criteria of mean replacement then judge, too.
+        rounds: Integer of at least 1: in how many rounds an event chooses
+            what to prune, with what is left scored anew in each. Each goes
+            half of the way, the last all that is left of it. SNAP and CroPit-S
+            prune in rounds (see `ka.criteria.snap`).
         layers: Limits pruning to some groups or layers; see
             `PruningCallback`.
         exclude: Groups or layers to leave as they are.
@@ -131,6 +140,8 @@ class SaliencyPruning(PruningCallback):
         data: Any = None,
         scope: str = "local",
         replacement: str = "mean",
+        at: str = "post",
+        rounds: int = 1,
         layers: Any = None,
         exclude: Any = (),
         target: Any = None,
@@ -158,10 +169,14 @@ class SaliencyPruning(PruningCallback):
             total_epochs=total_epochs,
             verbose=verbose,
         )
-        self._criterion = criteria.get(criterion, granularity)
+        found = criteria.get(criterion, granularity)
         check_choice("scope", scope, ("local", "global"))
-        check_choice("replacement", replacement, ("mean", "zero"))
+        check_choice("replacement", replacement, REPLACEMENTS)
+        check_choice("at", at, ("pre", "post"))
+        check_count("rounds", rounds)
         check_count("samples", samples)
+        # What units are judged by is what replaces them.
+        self._criterion = Ranking(found, replacement, None, at=at).criterion
         says_how_much = self.schedule.sparsity_at(0) is not None
         check_that(
             "schedule",
@@ -177,7 +192,13 @@ class SaliencyPruning(PruningCallback):
             target is None or granularity == "units",
             "None, since weights that are masked save nothing",
         )
-        means = granularity == "units" and replacement == "mean"
+        check_that(
+            "rounds",
+            rounds,
+            target is None or rounds == 1,
+            "1 with a `target`, on the way to which each event scores anew",
+        )
+        means = granularity == "units" and replacement != "zero"
         if data is None and (means or self._criterion.needs_data):
             raise ValueError(
                 "Units and weights are judged, and means taken, on training "
@@ -191,6 +212,8 @@ class SaliencyPruning(PruningCallback):
         self.data = data
         self.scope = scope
         self.replacement = replacement
+        self.at = at
+        self.rounds = rounds
         self.samples = samples
         self._sample: Any = None
         self._first_sizes: dict[str, int] = {}
@@ -219,7 +242,9 @@ class SaliencyPruning(PruningCallback):
 
     def ranking(self) -> Ranking:
         self._take_sample()
-        return Ranking(self._criterion, self.replacement, self._sample)
+        return Ranking(
+            self._criterion, self.replacement, self._sample, at=self.at
+        )
 
     def measures(self, analysis: Analysis) -> dict[str, float]:
         return {"masked_weights": masked_count(self.model)}
@@ -227,15 +252,60 @@ class SaliencyPruning(PruningCallback):
     def prune(
         self, analysis: Analysis, amount: float
     ) -> Removal | Masks | Skip:
-        if self.granularity == "weights":
-            return self._mask(amount)
-        return self._remove(analysis, amount)
+        if self.rounds == 1:
+            return self._prune_once(analysis, amount)
+        return self._prune_in_rounds(analysis, amount)
 
     def prune_less(
         self, analysis: Analysis, amount: float, share: float
     ) -> Removal | Masks | Skip:
         now = self._sparsity(analysis)
         return self.prune(analysis, now + share * (amount - now))
+
+    def _prune_once(
+        self, analysis: Analysis, amount: float
+    ) -> Removal | Masks | Skip:
+        if self.granularity == "weights":
+            return self._mask(amount)
+        return self._remove(analysis, amount)
+
+    def _prune_in_rounds(
+        self, analysis: Analysis, amount: float
+    ) -> Removal | Masks | Skip:
+        """Decides in rounds, each on the model as the one before leaves it.
+
+        The rounds are undone, so that the event prunes once.
+        """
+        now = self._sparsity(analysis)
+        sizes = {group.name: group.size for group in analysis.groups}
+        left = {name: np.arange(size) for name, size in sizes.items()}
+        masks: dict[WeightMask, np.ndarray] = {}
+        start = snapshot(self.model)
+        try:
+            for number in range(1, self.rounds + 1):
+                part = 0.5**number if number < self.rounds else 0.0
+                outcome = self._prune_once(
+                    analyse(self.model), amount - part * (amount - now)
+                )
+                if isinstance(outcome, Masks):
+                    masks |= outcome
+                elif isinstance(outcome, Removal):
+                    for name, units in outcome.items():
+                        left[name] = np.delete(left[name], units)
+                if part:
+                    self._apply(outcome)
+        finally:
+            start.restore()
+            self._recalibrated = False  # That was undone, too.
+        if masks:
+            return Masks(masks)
+        analysis = analyse(self.model)
+        gone = {
+            number: np.setdiff1d(np.arange(group.size), left[group.name])
+            for number, group in enumerate(analysis.groups)
+            if left[group.name].size < group.size
+        }
+        return self.ranking().removal(analysis, gone) if gone else outcome
 
     def _sparsity(self, analysis: Analysis) -> float:
         """Returns the share of the units, or weights, that are pruned."""

@@ -40,6 +40,12 @@ def snap(
     pruned early in training it is EarlySNAP (Rachwan et al., 2022). It is the
     sum of `h ∂L/∂h` over samples and positions, by one backward pass.
 
+    In their authors' code SNAP and CroPit-S prune in seven rounds, each of
+    which scores anew: to a half, then five times half of the way from there
+    to the wanted share, then to it. `SaliencyPruning(rounds=7)` halves the
+    way from nothing, `ka.prune(steps=7)` that to a target. EarlyCroP-S has one
+    round there, though EarlyCroP, for single weights, has a hundred.
+
     Args:
         model: A compiled model, Sequential or Functional.
         data: A labelled sample: `(x, y)`, or batches of that.

@@ -88,6 +88,28 @@ class Criterion:
             return checked_unit_scores(self.name, model, found)
         return checked_weight_scores(self.name, model, found)
 
+    def given(self, **arguments: Any) -> Criterion:
+        """Returns the criterion with those of some arguments that it takes.
+
+        Args:
+            **arguments: Arguments of the function, such as `at="pre"`. One
+                that it was made with already stays as it is.
+        """
+        plain, own = _unwrapped(self.source)
+        try:
+            taken = inspect.signature(plain).parameters
+        except (TypeError, ValueError):  # A function that is not Python's.
+            return self
+        new = {
+            name: value
+            for name, value in arguments.items()
+            if name in taken and taken[name].default != value
+        }
+        if not inspect.isfunction(plain) or new.keys() <= own.keys():
+            return self
+        source = functools.partial(plain, **{**new, **own})
+        return get(source, self.granularity)
+
     def get_config(self) -> dict[str, Any]:
         """Returns the config: the name of a registered criterion.
 

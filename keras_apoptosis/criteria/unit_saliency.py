@@ -29,6 +29,7 @@ def mean_replacement_penalty(
     data: Any,
     *,
     at: str = "post",
+    replacement: str = "mean",
     layers: Any = None,
     loss: Any = None,
     batch_size: int = 512,
@@ -45,6 +46,8 @@ def mean_replacement_penalty(
             generator: it can be read only once.
         at: `"post"` to replace the values after the activation, `"pre"` to
             replace those before it, as the thesis does.
+        replacement: What replaces them: `"mean"`, `"median"`, `"minimum"` or
+            `"maximum"`, over the sample.
         layers: Names of groups or layers, layers, patterns such as `"conv*"`,
             or a list of those: what to score. All prunable groups by default.
         loss: Instead of the model's loss: one of Keras, or a function of
@@ -73,8 +76,8 @@ def mean_replacement_penalty(
     [2.0, 0.0]
     """
     units = _replaced("mean_replacement_penalty", model, data, at, layers, loss)
-    means = units.means(data, batch_size)
-    return penalties(units, data, means, batch_size)
+    constants = units.constants(data, replacement, batch_size)
+    return penalties(units, data, constants, batch_size)
 
 
 @register("mean_replacement_saliency", needs_labels=True)
@@ -83,6 +86,7 @@ def mean_replacement_saliency(
     data: Any,
     *,
     at: str = "post",
+    replacement: str = "mean",
     layers: Any = None,
     loss: Any = None,
     batch_size: int = 512,
@@ -97,6 +101,7 @@ def mean_replacement_saliency(
         model: See `mean_replacement_penalty`.
         data: See `mean_replacement_penalty`.
         at: See `mean_replacement_penalty`.
+        replacement: See `mean_replacement_penalty`.
         layers: See `mean_replacement_penalty`.
         loss: See `mean_replacement_penalty`.
         batch_size: See `mean_replacement_penalty`.
@@ -124,9 +129,9 @@ def mean_replacement_saliency(
     units = _replaced(
         "mean_replacement_saliency", model, data, at, layers, loss
     )
-    means = units.means(data, batch_size)
+    constants = units.constants(data, replacement, batch_size)
     total = dict.fromkeys(units.groups, 0.0)
-    for slopes, _ in units.slopes(data, means, batch_size):
+    for slopes, _ in units.slopes(data, constants, batch_size):
         for name, slope in slopes.items():
             total[name] = total[name] + abs(slope).sum(0, dtype="float64")
     return {
@@ -190,18 +195,19 @@ def squared_norm(model: keras.Model, data: Any = None) -> UnitScores:
 def penalties(
     units: ReplacedUnits,
     data: Any,
-    means: Mapping[str, Mapping[str, np.ndarray]],
+    constants: Mapping[str, Mapping[str, np.ndarray]],
     batch_size: int = 512,
 ) -> UnitScores:
     """Computes mean replacement penalties with functions already compiled."""
-    full = units.losses(data, means, {}, batch_size)
+    full = units.losses(data, constants, {}, batch_size)
     found = {}
     for name in units.groups:
-        size = next(iter(means[name].values())).size
+        size = next(iter(constants[name].values())).size
         found[name] = np.array(
             [
                 abs(
-                    units.losses(data, means, {name: each}, batch_size) - full
+                    units.losses(data, constants, {name: each}, batch_size)
+                    - full
                 ).sum(dtype="float64")
                 for each in np.eye(size)
             ]

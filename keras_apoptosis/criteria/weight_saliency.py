@@ -17,7 +17,7 @@ from keras_apoptosis.backend import peek
 from keras_apoptosis.criteria.registry import register
 from keras_apoptosis.criteria.scores import WeightScores
 from keras_apoptosis.statistics import WeightDerivatives
-from keras_apoptosis.utils.checks import check_choice, check_size
+from keras_apoptosis.utils.checks import check_choice, check_count, check_size
 
 
 @register("magnitude", granularity="weights")
@@ -94,6 +94,9 @@ def taylor2(
     data: Any,
     *,
     hessian_weight: float = 1.0,
+    diagonal: bool = False,
+    probes: int = 16,
+    seed: int = 0,
     absolute: bool = False,
     perturbation: str = "weights",
     loss: Any = None,
@@ -104,12 +107,22 @@ def taylor2(
     `Δw_i (∇L_i + λ Σ_j H_ij Δw_j)`: equation 2.3. The sum is the i-th entry
     of a Hessian-vector product, so that it takes only a few times as long as
     a gradient. It counts what other weights that go as well do to this one.
+    With `diagonal=True` it is `Δw_i (∇L_i + λ H_ii Δw_i)`: equation 2.2, as if
+    no other weight went.
 
     Args:
         model: See `taylor`.
         data: See `taylor`.
         hessian_weight: λ. The thesis takes 1 for removal; the Taylor series
             itself has ½.
+        diagonal: Whether only the diagonal of the Hessian counts, which is
+            estimated: the mean of `z_i (H z)_i` over vectors z of random
+            signs. What the rest of a row adds cancels in the mean.
+        probes: Integer > 0: how many such vectors, each of a Hessian-vector
+            product. The error falls with their root; it is nothing where the
+            Hessian is diagonal, or with as many vectors as there are weights
+            (the next power of two), which are orthogonal then.
+        seed: Integer: of the signs.
         absolute: See `taylor`.
         perturbation: See `taylor`.
         loss: See `taylor`.
@@ -133,9 +146,15 @@ def taylor2(
     [[-9.0]]
     """
     check_size("hessian_weight", hessian_weight)
-    steps, gradients, rows = _second_order(
-        "taylor2", model, data, perturbation, loss, batch_size
-    )
+    check_count("probes", probes)
+    if diagonal:
+        steps, gradients, rows = _by_diagonal(
+            model, data, perturbation, loss, batch_size, probes, seed
+        )
+    else:
+        steps, gradients, rows = _second_order(
+            "taylor2", model, data, perturbation, loss, batch_size
+        )
     scores = [
         s * (g + hessian_weight * r)
         for s, g, r in zip(steps, gradients, rows, strict=True)
@@ -273,6 +292,45 @@ def _second_order(
     check_labelled(name, data)
     derivatives = WeightDerivatives(model, loss)
     gradients, rows = derivatives.hessian_products(data, steps, batch_size)
+    return steps, gradients, rows
+
+
+def _by_diagonal(
+    model: keras.Model,
+    data: Any,
+    perturbation: str,
+    loss: Any,
+    batch_size: int,
+    probes: int,
+    seed: int,
+) -> tuple[WeightScores, WeightScores, WeightScores]:
+    """Estimates `H_ii Δw_i` (Bekas, Kokiopoulou and Saad, 2007)."""
+    steps = _steps(model, perturbation)
+    check_labelled("taylor2", data)
+    derivatives = WeightDerivatives(model, loss)
+    rng = np.random.default_rng(seed)
+    sizes = [each.size for each in steps]
+    index = np.arange(sum(sizes))
+    flips = rng.choice((-1.0, 1.0), index.size)
+    # Rows of a Hadamard matrix, in which any two columns are orthogonal.
+    order = 1 << (index.size - 1).bit_length()
+    chosen = rng.choice(order, min(probes, order), replace=False)
+    rows = [np.zeros_like(each) for each in steps]
+    for number in chosen:
+        signs = flips * (1.0 - 2.0 * (np.bitwise_count(index & number) % 2))
+        probe = [
+            part.reshape(step.shape)
+            for part, step in zip(
+                np.split(signs, np.cumsum(sizes)[:-1]), steps, strict=True
+            )
+        ]
+        gradients, products = derivatives.hessian_products(
+            data, probe, batch_size
+        )
+        for row, sign, product, step in zip(
+            rows, probe, products, steps, strict=True
+        ):
+            row += sign * product * step / chosen.size
     return steps, gradients, rows
 
 

@@ -1,4 +1,4 @@
-"""Replaces units by their means: bias propagation."""
+"""Replaces units by constants, their means say: bias propagation."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def mean_replacements(
     removed: Mapping[str, np.ndarray],
     *,
     at: str = "post",
+    replacement: str = "mean",
     batch_size: int = 512,
     prune_non_trainable: bool = False,
     prune_normalized: bool = False,
@@ -38,6 +39,8 @@ def mean_replacements(
         removed: For groups, by name, the indices of the units to remove.
         at: `"post"` for the mean after the activation, at the inputs of the
             next layers; `"pre"` for the activation of the mean before it.
+        replacement: Instead of the `"mean"`: `"median"`, `"minimum"` or
+            `"maximum"`, which the thesis mentions (section 3.1).
         batch_size: How many samples of an array to run at once.
         prune_non_trainable: Whether units may also be removed where that
             changes weights of layers with `trainable=False`; say so to
@@ -59,7 +62,7 @@ def mean_replacements(
         return {}
     # Nothing is differentiated here, so that any loss will do.
     units = ReplacedUnits(analysis, at, _no_loss, removed)
-    constants = units.means(data, batch_size)
+    constants = units.constants(data, replacement, batch_size)
     if at == "pre":
         constants = units.constants_after(data, constants, points, batch_size)
     return constant_replacements(analysis.groups, removed, constants)

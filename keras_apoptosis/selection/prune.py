@@ -68,9 +68,10 @@ def prune(
             what the next layers receive; the name of a criterion of units;
             or one of your own. See `ka.criteria`.
         replacement: What stands in for removed units: `"least_squares"` (the
-            best combination of the kept ones), `"mean"` or `"zero"`. Defaults
-            to least squares, or to the mean in groups whose units cannot be
-            combined, or to zero without `data`.
+            best combination of the kept ones), `"mean"`, `"median"`,
+            `"minimum"`, `"maximum"` or `"zero"`. Defaults to least squares,
+            or to the mean in groups whose units cannot be combined, or to
+            zero without `data`.
         limit: A `ka.Limit`, if pruning may cost only so much: a step that
             costs more is undone and tried with half as much.
         steps: Integer > 0. In how many steps to go to the target, each by the

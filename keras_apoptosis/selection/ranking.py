@@ -18,11 +18,12 @@ from keras_apoptosis.selection.candidate import (
 from keras_apoptosis.selection.curves import Curve, score_curve
 from keras_apoptosis.selection.mean_replacement import mean_replacements
 from keras_apoptosis.selection.reconstruction import Reconstruction
+from keras_apoptosis.statistics.constants import CONSTANTS
 from keras_apoptosis.statistics.streaming import labelled_batches
 from keras_apoptosis.surgery import Removal, Replacement
 from keras_apoptosis.utils.checks import check_choice
 
-_REPLACEMENTS = ("least_squares", "mean", "zero")
+REPLACEMENTS = (*CONSTANTS, "zero")
 
 
 class Ranking:
@@ -30,13 +31,16 @@ class Ranking:
 
     Args:
         criterion: The criterion of units.
-        replacement: What stands in for removed units: `"least_squares"`,
-            `"mean"` or `"zero"`; `None` for least squares, or for the mean
-            in groups whose units cannot be combined.
+        replacement: What stands in for removed units: `"least_squares"`, one
+            of `REPLACEMENTS`; `None` for least squares, or for the mean in
+            groups whose units cannot be combined. A criterion that asks what
+            becomes of the loss then asks that of the same constants.
         sample: The sample, in memory, or `None`.
         reconstruction: What fits replacements by least squares; `None` where
             that is not wanted.
         batch_size: How many samples to run at once.
+        at: `"post"` if constants replace values after the activation,
+            `"pre"` if before it.
     """
 
     def __init__(
@@ -46,8 +50,13 @@ class Ranking:
         sample: Any,
         reconstruction: Reconstruction | None = None,
         batch_size: int = 512,
+        at: str = "post",
     ):
+        self.constant = replacement if replacement in CONSTANTS else "mean"
+        self.at = at
         self.criterion = criterion
+        if criterion is not None:
+            self.criterion = criterion.given(at=at, replacement=self.constant)
         self.replacement = replacement
         self.sample = sample
         self.reconstruction = reconstruction
@@ -100,7 +109,7 @@ class Ranking:
         """
         names: Any = {analysis.groups[n].name: u for n, u in removed.items()}
         if self.reconstruction is None:
-            return Removal(names, self._means(analysis.graph.model, names))
+            return Removal(names, self._constants(analysis.graph.model, names))
         candidates = {n: Candidate(u, {}) for n, u in removed.items()}
         for number in list(candidates)[:1]:
             candidates[number] = self._fit(analysis, number, candidates[number])
@@ -126,17 +135,22 @@ class Ranking:
         if fit is not None and not obstacle(group, measured=True):
             return fit.refit(analysis, number, candidate)
         removed = {group.name: candidate.removed}
-        means = self._means(analysis.graph.model, removed)
-        return Candidate(candidate.removed, means.get(group.name, {}))
+        found = self._constants(analysis.graph.model, removed)
+        return Candidate(candidate.removed, found.get(group.name, {}))
 
-    def _means(
+    def _constants(
         self, model: keras.Model, removed: Mapping[str, np.ndarray]
     ) -> Mapping[str, Mapping[str, Replacement]]:
-        """Returns the means of units as replacements; none for zero."""
+        """Returns constants of units as replacements; none for zero."""
         if self.replacement == "zero":
             return {}
         return mean_replacements(
-            model, self.sample, removed, batch_size=self.batch_size
+            model,
+            self.sample,
+            removed,
+            at=self.at,
+            replacement=self.constant,
+            batch_size=self.batch_size,
         )
 
 
@@ -228,7 +242,8 @@ def ranking_of(
     if replacement is None and sample is None:
         replacement = "zero"
     if replacement is not None:
-        check_choice("replacement", replacement, _REPLACEMENTS)
+        choices = ("least_squares", *REPLACEMENTS)
+        check_choice("replacement", replacement, choices)
     needs = by_reconstruction or (found is not None and found.needs_data)
     if sample is None and (needs or replacement != "zero"):
         raise ValueError(
@@ -241,7 +256,7 @@ def ranking_of(
     fit = Reconstruction(sample, samples, batch_size, seed=seed)
     if by_reconstruction:
         return RankingByReconstruction(fit, replacement or "least_squares")
-    combines = replacement not in ("mean", "zero")
+    combines = replacement not in REPLACEMENTS
     return Ranking(
         found, replacement, sample, fit if combines else None, batch_size
     )

@@ -20,13 +20,9 @@ from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, Place
 from keras_apoptosis.graph.rule_table import rule_of
 from keras_apoptosis.graph.rules import Contraction
+from keras_apoptosis.statistics.constants import constants_of
 from keras_apoptosis.statistics.losses import sample_losses
-from keras_apoptosis.statistics.probe import (
-    Point,
-    collect,
-    post_points,
-    pre_points,
-)
+from keras_apoptosis.statistics.probe import Point, post_points, pre_points
 from keras_apoptosis.statistics.streaming import batches, labelled_batches
 from keras_apoptosis.utils.checks import check_choice
 
@@ -83,17 +79,21 @@ class ReplacedUnits:
             data: The sample; labels are not needed.
             batch_size: How many samples of an array to run at once.
         """
-        found = collect(
-            self.analysis,
-            self.points,
-            data,
-            gram=False,
-            batch_size=batch_size,
+        return self.constants(data, "mean", batch_size)
+
+    def constants(
+        self, data: Any, constant: str = "mean", batch_size: int = 512
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Returns a constant for each unit, by group and observation point.
+
+        Args:
+            data: The sample; labels are not needed.
+            constant: Which; see `constants_of`.
+            batch_size: How many samples of an array to run at once.
+        """
+        return constants_of(
+            self.analysis, self.points, data, constant, batch_size
         )
-        return {
-            group: {name: each.mean for name, each in moments.items()}
-            for group, moments in found.items()
-        }
 
     def slopes(
         self,

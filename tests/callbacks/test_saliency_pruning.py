@@ -154,6 +154,100 @@ def test_removal_by_means_is_exact_for_constant_units():
     np.testing.assert_allclose(model.predict(X, verbose=0), before, atol=1e-5)
 
 
+def test_a_constant_before_the_activation_goes_into_the_bias():
+    model = network()
+    model.optimizer.learning_rate = 0.0
+    two, out = model.get_layer("two"), model.get_layer("out")
+    before = keras.Model(model.inputs, model.get_layer("one").output)
+    values = before.predict(X, verbose=0) @ two.get_weights()[0]
+    kernel, bias = out.get_weights()
+    pruning = SaliencyPruning(
+        lambda model, data: {"two": np.array([3.0, 2, 0, 4, 5])},
+        schedule=schedules.OneShot(0.2, at=1.0),
+        replacement="maximum",
+        at="pre",
+        data=X,
+        layers=["two"],
+    )
+    fit(model, pruning, epochs=1)
+    expected = bias + np.tanh(values[:, 2].max()) * kernel[2]
+    np.testing.assert_allclose(out.get_weights()[1], expected, rtol=1e-4)
+
+
+def test_units_are_judged_by_what_replaces_them():
+    model = network()
+    how = {"at": "pre", "replacement": "minimum"}
+    pruning = SaliencyPruning(schedule=TWICE, data=(X, Y), **how)
+    pruning.set_model(model)
+    found = pruning.ranking().criterion.score(model, (X, Y))
+    expected = ka.criteria.mean_replacement_saliency(model, (X, Y), **how)
+    for name, scores in expected.items():
+        np.testing.assert_allclose(found[name], scores, rtol=1e-5)
+
+
+def test_each_round_scores_anew_and_the_event_prunes_once():
+    model = network()
+    model.optimizer.learning_rate = 0.0
+    one = model.get_layer("one")
+    before = one.get_weights()
+    seen = []
+
+    def scores(model, data):
+        seen.append(one.units)
+        order = np.arange(float(one.units))
+        return {"one": order if one.units == 8 else -order}
+
+    pruning = SaliencyPruning(
+        scores,
+        schedule=schedules.OneShot(0.75, at=1.0),
+        replacement="zero",
+        data=X,
+        layers=["one"],
+        rounds=3,
+    )
+    history = fit(model, pruning, epochs=1)
+    # Of 0.75 half is 3 units, the first; three quarters are 4, and all 6: the
+    # last of those that are left.
+    assert seen == [8, 5, 4]
+    assert history["units/one"] == [2]
+    for values, was in zip(one.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(values, was[..., [3, 4]])
+    (event,) = pruning.history
+    assert event.units["one"] == (8, 2)
+
+
+def test_rounds_of_weights_leave_the_masks_of_all():
+    model = network(prunable=True)
+    model.optimizer.learning_rate = 0.0
+    layer = model.get_layer("out")
+    kernel = layer.get_weights()[0]
+    seen = []
+
+    def scores(model, data):
+        left = int((kernels(model)[2] != 0).sum())
+        seen.append(left)
+        order = np.arange(15.0).reshape(5, 3)
+        return [
+            (order if left == 15 else -order)
+            if tuple(weight.shape) == (5, 3)
+            else np.zeros(weight.shape)
+            for weight in model.trainable_variables
+        ]
+
+    pruning = SaliencyPruning(
+        scores,
+        granularity="weights",
+        schedule=schedules.OneShot(0.4, at=1.0),
+        layers=["out"],
+        data=X,
+        rounds=2,
+    )
+    fit(model, pruning, epochs=1)
+    assert seen == [15, 12]
+    kernel.reshape(-1)[[0, 1, 2, 12, 13, 14]] = 0
+    np.testing.assert_array_equal(kernels(model)[2], kernel)
+
+
 def test_masks_persist_and_training_goes_on():
     model = network(prunable=True)
     pruning = SaliencyPruning(

@@ -49,6 +49,10 @@ def residual():
     return model
 
 
+def lower_median(values):
+    return np.sort(values)[(len(values) - 1) // 2]
+
+
 def forward(model, x, change=None):
     """The dense network in NumPy, with pre-activations changed."""
     values = x.astype("float64")
@@ -67,21 +71,26 @@ def forward(model, x, change=None):
     return values, found
 
 
-@pytest.mark.parametrize("at", ["pre", "post"])
-def test_penalty_and_saliency_of_a_dense_network_by_hand(at):
+@pytest.mark.parametrize(
+    ("at", "replacement"),
+    [("pre", "mean"), ("post", "mean"), ("pre", "median")],
+)
+def test_penalty_and_saliency_of_a_dense_network_by_hand(at, replacement):
     model = dense()
+    constant = {"mean": np.mean, "median": lower_median}[replacement]
     _, found = forward(model, X)
 
     def losses(change=None):
         return ((forward(model, X, change)[0] - Y) ** 2).mean(1)
 
-    penalty = ka.criteria.mean_replacement_penalty(model, (X, Y), at=at)
-    saliency = ka.criteria.mean_replacement_saliency(model, (X, Y), at=at)
+    how = {"at": at, "replacement": replacement}
+    penalty = ka.criteria.mean_replacement_penalty(model, (X, Y), **how)
+    saliency = ka.criteria.mean_replacement_saliency(model, (X, Y), **how)
     for group in ("one", "two"):
         values = found[group, at]
         for unit in range(values.shape[1]):
             away = np.zeros_like(values)
-            away[:, unit] = values.mean(0)[unit] - values[:, unit]
+            away[:, unit] = constant(values[:, unit]) - values[:, unit]
 
             def moved(part, away=away, group=group):
                 return losses({(group, at): lambda v: v + part * away})
@@ -204,15 +213,24 @@ def test_the_mean_goes_into_the_next_bias():
     )
 
 
-def test_the_mean_before_the_activation():
+@pytest.mark.parametrize(
+    ("replacement", "by_hand"),
+    [
+        ("mean", np.mean),
+        ("median", lower_median),
+        ("minimum", np.min),
+        ("maximum", np.max),
+    ],
+)
+def test_a_constant_before_the_activation(replacement, by_hand):
     model = dense()
     _, found = forward(model, X)
-    mean = found["one", "pre"].mean(0)[2]
     replaced = ka.selection.mean_replacements(
-        model, X, {"one": np.array([2])}, at="pre"
+        model, X, {"one": np.array([2])}, at="pre", replacement=replacement
     )
     (constant,) = replaced["one"]["one"].constant
-    assert constant == pytest.approx(np.tanh(mean), rel=1e-4)
+    expected = np.tanh(by_hand(found["one", "pre"][:, 2]))
+    assert constant == pytest.approx(expected, rel=1e-4)
 
 
 def test_slopes_see_what_is_added_to_a_unit():

@@ -99,6 +99,11 @@ def test_the_network_by_hand_is_the_model():
             {"absolute": True},
             abs(REMOVAL * (GRADIENT + HESSIAN @ REMOVAL)),
         ),
+        (
+            "taylor2",  # Exact from 32 probes on, for 18 weights.
+            {"diagonal": True, "probes": 40},
+            REMOVAL * (GRADIENT + np.diag(HESSIAN) * REMOVAL),
+        ),
         ("hessian", {}, REMOVAL * (HESSIAN @ REMOVAL)),
         ("hessian", {"absolute": True}, abs(REMOVAL * (HESSIAN @ REMOVAL))),
         (
