@@ -43,10 +43,12 @@ def beside_training(model: keras.Model) -> Iterator[None]:
     """
     sync_from_jax(model)
     state = getattr(model, "_jax_state", None)
-    yield
-    if state:
-        model._jax_state = state
-    sync_to_jax(model)
+    try:
+        yield
+    finally:
+        if state:
+            model._jax_state = state
+        sync_to_jax(model)
 
 
 def forget_compiled(model: keras.Model) -> None:

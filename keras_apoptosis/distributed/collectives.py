@@ -158,7 +158,7 @@ def engine() -> engines.Engine | None:
             belong to the backend.
     """
     if _engine is None:
-        found = engines.connected()
+        found = engines.already_connected()
         if found is not None:
             _join(found, 600.0)
         elif not _started and engines.launched() > 1:

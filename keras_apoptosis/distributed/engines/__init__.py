@@ -2,9 +2,9 @@
 
 from keras_apoptosis.distributed.engines.engine import Engine
 from keras_apoptosis.distributed.engines.launched import (
-    connected,
+    already_connected,
     launched,
     start,
 )
 
-__all__ = ["Engine", "connected", "launched", "start"]
+__all__ = ["Engine", "already_connected", "launched", "start"]

@@ -43,7 +43,7 @@ def start(timeout: float) -> Engine | None:
     """
     count = launched()
     backend = keras.backend.backend()
-    engine = connected()  # Refuses those of another backend.
+    engine = already_connected()  # Refuses those of another backend.
     if engine is not None or (count == 1 and backend != "tensorflow"):
         return engine
     if backend == "tensorflow":
@@ -88,7 +88,7 @@ def _start_horovod(timeout: float, count: int) -> Engine | None:
         return None
 
 
-def connected() -> Engine | None:
+def already_connected() -> Engine | None:
     """Returns the engine of processes that the script itself has connected.
 
     Raises:
