@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 DATASET ?= digits
+# A page of docs/results, such as neuron_apoptosis; all if none.
+PAPER ?=
 BACKENDS ?= tensorflow jax torch
 # Workers that share the tests of one backend. Each imports its own backend.
 WORKERS ?= 2
@@ -21,10 +23,11 @@ QUIET := TF_CPP_MIN_LOG_LEVEL=3
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test horovod lint format benchmark clean
+.PHONY: help demo results test horovod lint format benchmark clean
 
 help:
 	@echo "make demo [DATASET=digits|mnist|cifar10|higgs]  train, shrink, compare"
+	@echo "make results [PAPER=neuron_apoptosis]           docs/results from its rows"
 	@echo "make test [BACKENDS='tensorflow jax torch']     lint, and all tests"
 	@echo "make test-jax                                   the tests on one backend"
 	@echo "make horovod                                    build and install Horovod"
@@ -44,6 +47,10 @@ $(VENV)/%.stamp: pyproject.toml
 demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(QUIET) \
 		$(BIN)/python examples/mnist_apoptosis.py --dataset $(DATASET)
+
+# The tables anew from what is stored, and how long their trainings take.
+results: $(VENV)/demo.stamp
+	@KERAS_BACKEND=tensorflow $(QUIET) $(BIN)/python examples/results.py $(PAPER)
 
 # About three minutes on two cores; the wheel is kept in .venv/horovod.
 horovod: $(VENV)/test.stamp

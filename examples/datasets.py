@@ -1,10 +1,11 @@
 """The datasets of the examples and benchmarks, as plain arrays.
 
-    python examples/datasets.py [digits] [mnist] [cifar10] [higgs]
+    python examples/datasets.py mnist cifar10
 
-loads them once and prints their shapes. `digits` comes with scikit-learn;
-the others are read, and where needed downloaded, by tensorflow-datasets into
-`$TFDS_DATA_DIR` (default `~/tensorflow_datasets`).
+loads them once and prints their shapes; without names, all of them: digits,
+mnist, cifar10, cifar100, svhn_cropped and higgs. `digits` comes with
+scikit-learn; the others are read, and where needed downloaded, by
+tensorflow-datasets into `$TFDS_DATA_DIR` (default `~/tensorflow_datasets`).
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def load(name: str, verbose: bool = True) -> Dataset:
     """A dataset by name.
 
     Args:
-        name: `"digits"`, `"mnist"`, `"cifar10"` or `"higgs"`.
+        name: `"digits"`, `"mnist"`, `"cifar10"`, `"cifar100"`,
+            `"svhn_cropped"` or `"higgs"`.
         verbose: Whether to say what goes on.
 
     Returns:
@@ -166,6 +168,8 @@ READERS = {
     "digits": _digits,
     "mnist": _images("mnist"),
     "cifar10": _images("cifar10"),
+    "cifar100": _images("cifar100"),
+    "svhn_cropped": _images("svhn_cropped"),
     "higgs": _higgs,
 }
 

@@ -15,8 +15,11 @@ EXPECTED = [
     ("digits", 1437, 360, (8, 8, 1), 10),
     ("mnist", 60_000, 10_000, (28, 28, 1), 10),
     ("cifar10", 50_000, 10_000, (32, 32, 3), 10),
+    ("cifar100", 50_000, 10_000, (32, 32, 3), 100),
+    ("svhn_cropped", 73_257, 26_032, (32, 32, 3), 10),
     ("higgs", None, 10_000, (28,), 2),
 ]
+READ_ALIKE = [("cifar10", 10), ("cifar100", 100), ("svhn_cropped", 10)]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,26 @@ def test_loading_again_gives_the_same_split():
 def test_it_says_what_it_loaded(capsys):
     datasets.load("digits")
     assert "1,294 / 143 / 360 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "classes"), READ_ALIKE)
+def test_images_without_a_download(name, classes, monkeypatch):
+    """What TFDS would read: bytes, and labels of its own type."""
+    import tensorflow_datasets as tfds
+
+    features = tfds.builder(name).info.features
+    assert features["image"].shape == (32, 32, 3)
+    assert features["label"].num_classes == classes
+    labels = np.arange(4 * classes) % classes
+    images = np.zeros((labels.size, 32, 32, 3), "uint8") + 51
+    part = {"image": images, "label": labels, "coarse_label": labels}
+    monkeypatch.setattr(datasets, "_prepare", lambda name, say: None)
+    monkeypatch.setattr(datasets, "_read", lambda name, splits: [part, part])
+    data = datasets.load(name, verbose=False)
+    assert data.num_classes == classes
+    assert data.x_train.shape == (36 * classes // 10, 32, 32, 3)
+    np.testing.assert_allclose(data.x_train, 0.2)
+    np.testing.assert_array_equal(data.y_test, labels)
 
 
 def test_unknown_name():

@@ -3,6 +3,7 @@
 Where a script is about another dataset, the digits take its shape.
 """
 
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -13,24 +14,32 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "higgs": (28,)}
-DEMON = "cifar_demon.py --samples 128 --epochs 1 --batch-size 32"
+DEMON = "samples=128 epochs=1 batch_size=32"
 RUNS = [
     "mnist_apoptosis.py --epochs 4 --width 16",
-    "mnist_apoptosis.py --epochs 4 --model cnn --samples 256",
-    "mnist_dead_units.py pruning --samples 320 --epochs 5",
-    "mnist_dead_units.py saliencies --samples 320 --epochs 1",
-    "mnist_dead_units.py attack --samples 320 --epochs 1",
-    "mlp_demon.py --dataset digits --epochs 2",
-    "mlp_demon.py --dataset higgs --samples 256 --epochs 1",
-    f"{DEMON} --pool 4 --width 4 --methods plain demon:0.01 demon_static:0.01 "
-    "demon_target:0.5 snap:0.3 cropit:0.3 early_snap:0.3 early_crop:0.3 "
-    "slimming:0.3 magnitude:0.3",
-    f"{DEMON} --model vgg_16 --width 2 --size 32 --augment",
-    f"{DEMON} --model resnet_50 --width 2 --optimizer sgd",
-    f"{DEMON} --model vit_b16 --width 24 --depth 1 --accumulate 2",
-    "cifar_mlp_stripping.py --sizes 2x256 --seeds 1 --samples 256 --epochs 2",
-    "vit_stripping.py --seeds 1 --samples 128 --epochs 1 --layers 1 --width 16 "
-    "--heads 2 --expansion 2 --batch-size 64 --augment randaugment",
+    "run.py -cn mnist_adam -m dataset=digits epochs=4 hidden=[16,16] seed=0",
+    "run.py -cn lenet_weights -m samples=256 epochs=1 seed=0",
+    "run.py -cn heuristics -m dataset=digits epochs=4 hidden=[16] start=0.25 "
+    "later=fixed level=normal degree=fixed,aggressive",
+    "run.py -cn pretraining -m samples=256 epochs=2 hidden=[16,8] seed=0",
+    "run.py -cn thesis_pruning -m samples=320 epochs=5 seed=0 "
+    "method=magnitude,mrs,random",
+    "run.py -cn thesis_pruning_adam samples=320 epochs=2 "
+    "method=reconstruction:0.1",
+    "run.py -cn thesis_saliencies samples=64 epochs=1",
+    "run.py -cn thesis_attack_tanh -m samples=64 epochs=1 multiplier=1,100",
+    "run.py -cn demon_mlp -m samples=256 epochs=2 width=16 seed=0",
+    f"run.py -cn demon_resnet_short -m {DEMON} pool=4 width=4 method=plain,"
+    "demon:0.01,demon_static:0.01,demon_target:0.5,snap:0.3,cropit:0.3,"
+    "early_snap:0.3,early_crop:0.3,slimming:0.3,magnitude:0.3",
+    f"run.py -cn demon_resnet {DEMON} width=2 early=null",
+    f"run.py -cn demon_recalibration {DEMON} width=4",
+    f"run.py -cn demon_vgg_16 {DEMON} width=2 size=32 augment=true",
+    f"run.py -cn demon_resnet_50 {DEMON} width=2 optimizer=sgd",
+    f"run.py -cn demon_vit_b16 {DEMON} width=24 depth=[1] accumulate=2",
+    "run.py -cn stripping_mlp -m size=2x256 seed=0 samples=256 epochs=2",
+    "run.py -cn stripping_vit samples=128 epochs=1 layers=1 width=16 heads=2 "
+    "expansion=2 batch_size=64 augment=randaugment",
     "vit_pruning.py --dataset digits --seeds 1 --epochs 2 --width 8 --layers 1 "
     "--heads 2",
     "distributed_mnist.py --dataset digits --epochs 1",
@@ -50,6 +59,19 @@ def digits_as(shape):
     return read
 
 
+def _shown(path):
+    """The rows as a table, and as a figure where there is one."""
+    import results
+    from experiments import rows
+
+    found = rows.read(path)
+    module = results.module_of(path.stem)
+    lines = module.table(found).splitlines()
+    assert len({line.count("|") for line in lines[:3]}) == 1
+    if hasattr(module, "draw"):
+        module.draw(found, Path("figure.png"))
+
+
 def _as(x, shape):
     if len(shape) == 1:
         return x.reshape(len(x), -1)[:, : shape[0]]
@@ -57,19 +79,29 @@ def _as(x, shape):
     return np.repeat(x[:, side][:, :, side], shape[2], 3)
 
 
+def named(run):
+    """The table, or the script."""
+    words = run.split()
+    return words[2] if words[0] == "run.py" else words[0]
+
+
 @pytest.mark.skipif(
     keras.backend.backend() != "torch",
     reason="scripts are the same on every backend; on PyTorch they start fast",
 )
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.split()[0])
+@pytest.mark.parametrize("run", RUNS, ids=named)
 def test_it_runs(run, tmp_path, monkeypatch, capsys):
     script, *arguments = run.split()
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [script, *arguments])
+    # Hydra configures it anew, which would close the streams of pytest.
+    monkeypatch.setattr(logging, "shutdown", lambda handlers=(): None)
     import datasets
 
     for name, shape in SHAPES.items():
         monkeypatch.setitem(datasets.READERS, name, digits_as(shape))
     runpy.run_path(str(EXAMPLES / script), run_name="__main__")
     assert capsys.readouterr().out
+    for path in Path("docs/results/data").glob("*.jsonl"):
+        _shown(path)

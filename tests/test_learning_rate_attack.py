@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_apoptosis as ka
-from examples.learning_rate_attack import LearningRateAttack
+from examples.experiments.learning_rate_attack import LearningRateAttack
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 6, 6, 2)).astype("float32")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -88,3 +89,19 @@ class TrainingCost(keras.callbacks.Callback):
             logs["neuron_sparsity"] = share["neurons"]
             logs["weight_sparsity"] = share["weights"]
             logs["flop_sparsity"] = share["flops"]
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns what `ka.callbacks.Checkpoint` keeps."""
+        return {
+            "whole": self.whole and dataclasses.astuple(self.whole),
+            "flops": self.flops,
+            "whole_flops": self.whole_flops,
+            "seconds": self.seconds,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Resumes from what `get_state` returned."""
+        self.whole = state["whole"] and Size(*state["whole"])
+        self.flops = state["flops"]
+        self.whole_flops = state["whole_flops"]
+        self.seconds = state["seconds"]

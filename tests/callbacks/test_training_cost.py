@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import keras_apoptosis as ka
+from keras_apoptosis.utils.serialization import from_json, to_json
 
 
 class Shrinking(keras.callbacks.Callback):
@@ -37,6 +38,13 @@ def test_flops_are_counted_at_the_size_that_the_model_had():
     assert history["weight_sparsity"] == [1 - 16 / 58]
     assert history["flop_sparsity"] == [0.75]
     assert cost.seconds > 0
+    # Resumed, it goes on: a second epoch at the size that is left.
+    resumed = ka.callbacks.TrainingCost(batch_size=8)
+    resumed.set_state(from_json(to_json(cost.get_state())))
+    model.fit(x, x[:, :2], batch_size=8, verbose=0, callbacks=[resumed])
+    assert resumed.flops == 3 * 8 * (3 * 96 + 13 * 24)
+    assert resumed.whole_flops == 3 * 8 * 16 * 96
+    assert resumed.seconds > cost.seconds
 
 
 @pytest.mark.skipif(

@@ -117,7 +117,7 @@ def vit_b16(
     shape: Sequence[int] = (224, 224, 3),
     classes: int = 1000,
     width: int = 768,
-    depth: int = 12,
+    depth: Sequence[int] = (12,),
     activation: str = "gelu",
     augment: bool = False,
     patch: int = 16,
@@ -139,7 +139,7 @@ def vit_b16(
     x = layers.Conv2D(width, patch, patch, name="patches")(x)
     x = layers.Reshape((-1, width))(x)
     x = _Positions(name="positions")(x)
-    for _ in range(depth):
+    for _ in range(depth[0]):
         y = layers.LayerNormalization(epsilon=1e-6)(x)
         y = layers.MultiHeadAttention(heads, width // heads)(y, y)
         x = layers.Add()([x, y])
@@ -151,14 +151,68 @@ def vit_b16(
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
+def small_cnn(
+    shape: Sequence[int] = (32, 32, 3),
+    classes: int = 10,
+    width: int = 32,
+    depth: Sequence[int] = (2,),
+    activation: str = "relu",
+    augment: bool = False,
+) -> keras.Model:
+    """Makes strided convolutions with normalization, and a dense layer.
+
+    Args:
+        shape: Shape of an image.
+        classes: Number of classes.
+        width: Channels.
+        depth: Number of convolutions.
+        activation: The activation.
+        augment: Has no effect.
+    """
+    x = inputs = keras.Input(tuple(shape))
+    for _ in range(depth[0]):
+        x = layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
+        x = layers.Activation(activation)(layers.BatchNormalization()(x))
+    x = layers.Dense(classes, name="logits")(layers.Flatten()(x))
+    return keras.Model(inputs, x)
+
+
+def mlp(
+    shape: Sequence[int] = (28, 28, 1),
+    classes: int = 10,
+    width: int = 256,
+    depth: Sequence[int] = (2,),
+    activation: str = "relu",
+    augment: bool = False,
+) -> keras.Model:
+    """Makes an MLP, without normalization.
+
+    Args:
+        shape: Shape of a row.
+        classes: Number of classes.
+        width: Units of a hidden layer.
+        depth: Number of hidden layers.
+        activation: The activation.
+        augment: Has no effect.
+    """
+    inputs = keras.Input(tuple(shape))
+    x = layers.Flatten()(inputs)
+    for _ in range(depth[0]):
+        x = layers.Dense(width, activation=activation)(x)
+    return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
+
+
 MODELS = {
+    "mlp": mlp,
     "resnet_18": resnet_18,
     "resnet_50": resnet_50,
+    "small_cnn": small_cnn,
     "vgg_16": vgg_16,
     "vit_b16": vit_b16,
 }
 
 
+@keras.saving.register_keras_serializable("examples")
 class _Positions(layers.Layer):
     """Adds a trained position to each patch."""
 

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
 import numpy as np
-from initial_weights import as_in_pytorch
 from keras import layers
 
 import keras_apoptosis as ka
+from experiments import training
+from experiments.initial_weights import as_in_pytorch
+
+
+@dataclasses.dataclass
+class Config(training.Config):
+    """Settings of all experiments of the thesis: gradient descent on MNIST."""
+
+    batch_size: int = 32
+
+
+def data_of(config: Config) -> Any:
+    """Returns the data, normalized as PyTorch's examples do."""
+    data = training.data_of(config)
+    parts = ("x_train", "x_val", "x_test")
+    normal = {name: (getattr(data, name) - 0.1307) / 0.3081 for name in parts}
+    return dataclasses.replace(data, **normal)
 
 
 def build(activation: str = "relu") -> keras.Model:
-    """The small CNN of appendix C.1, compiled."""
+    """Makes the small CNN of appendix C.1, compiled."""
     model = keras.Sequential(
         [
             keras.Input((28, 28, 1)),
@@ -39,7 +56,7 @@ def build(activation: str = "relu") -> keras.Model:
 
 
 def sample_of(data: Any, seed: int, size: int = 1000) -> tuple:
-    """Training images by which units and weights are judged."""
+    """Returns training images by which units and weights are judged."""
     rows = np.random.default_rng(seed).permutation(len(data.y_train))[:size]
     return data.x_train[rows], data.y_train[rows]
 

@@ -1,24 +1,33 @@
-"""What each criterion's choice would cost (sections 2.1 and 4.1)."""
+"""Compares what the choices of criteria would cost (sections 2.1 and 4.1)."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from thesis_network import build, sample_of
 
 import keras_apoptosis as ka
+from experiments import thesis_network, training
+from experiments.rows import Row, grid
+from experiments.thesis_network import build, sample_of
 from keras_apoptosis.selection import budget
 from keras_apoptosis.statistics import WeightDerivatives
 from keras_apoptosis.statistics.replaced_units import ReplacedUnits
-from keras_apoptosis.utils.tables import table
+
+
+@dataclasses.dataclass
+class Config(thesis_network.Config):
+    """Settings."""
+
+    epochs: int = 3
 
 
 class Comparison(keras.callbacks.Callback):
-    """What each criterion's choice would do to the loss, now and then."""
+    """Asks what each criterion's choice would do to the loss, now and then."""
 
     def __init__(self, sample: Any, every: int):
         super().__init__()
@@ -88,63 +97,62 @@ class Comparison(keras.callbacks.Callback):
             self.weights.setdefault(name, []).append(loss - plain)
 
 
-def compare(data: Any, arguments: Any) -> None:
-    """Sections 2.1 and 4.1."""
-    keras.utils.set_random_seed(0)
-    model = build()
-    steps = len(data.y_train) // 32
+def run(config: Config) -> Row:
+    """Trains once, and asks four times an epoch."""
+    data = thesis_network.data_of(config)
+    steps = len(data.y_train) // config.batch_size
     comparison = Comparison(sample_of(data, 0), max(1, steps // 4))
-    model.fit(
+    _, log = training.fit(
+        config,
+        build,
         data.x_train,
         data.y_train,
-        batch_size=32,
-        epochs=arguments.epochs,
-        verbose=arguments.verbose,
         callbacks=[comparison],
+        resume=False,
     )
-    for title, found in (
-        ("half of all weights set to zero", comparison.weights),
-        ("half of the units of fc1 replaced by their means", comparison.units),
-    ):
-        half = len(comparison.steps) // 2
-        rows = [
-            (
-                name,
-                f"{np.mean(values[:half]):.4f}",
-                f"{np.mean(values[half:]):.4f}",
-                f"{np.max(values):.4f}",
-            )
-            for name, values in found.items()
+    return {
+        "steps": comparison.steps,
+        "half of all weights to zero": comparison.weights,
+        "half of fc1's units to their means": comparison.units,
+        **log.times(),
+    }
+
+
+TITLES = ("half of all weights to zero", "half of fc1's units to their means")
+
+
+def table(rows: list[Row]) -> str:
+    """Returns the change of the training loss, of one training."""
+    tables = []
+    half = len(rows[0]["steps"]) // 2
+    for title in TITLES:
+        lines = [
+            (name, np.mean(v[:half]), np.mean(v[half:]), np.max(v))
+            for name, v in rows[0][title].items()
         ]
-        rows.sort(key=lambda row: float(row[2]))
-        print(f"\nChange of the training loss, {title}")
-        print(table(("criterion", "first half", "second half", "worst"), rows))
-    if not arguments.no_figures:
-        draw_comparison(
-            comparison, Path(arguments.out) / "mnist_saliencies.png"
+        lines.sort(key=lambda line: line[2])
+        tables.append(
+            grid(
+                [
+                    [title, "first half", "second half", "worst"],
+                    *([n, *(f"{v:.3g}" for v in vs)] for n, *vs in lines),
+                ]
+            )
         )
+    return "\n\n".join(tables)
 
 
-def draw_comparison(comparison: Comparison, path: Path) -> None:
-    """Figures 2.3 to 2.6, and 4.2."""
+def draw(rows: list[Row], path: Path) -> None:
+    """Draws figures 2.3 to 2.6, and 4.2."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.4), layout="constrained")
-    for axes, (title, found) in zip(
-        figure.subplots(1, 2),
-        (
-            ("half of all weights to zero", comparison.weights),
-            ("half of fc1's units to their means", comparison.units),
-        ),
-        strict=True,
-    ):
-        for name, values in found.items():
-            axes.plot(comparison.steps, values, marker=".", label=name)
+    for axes, title in zip(figure.subplots(1, 2), TITLES, strict=True):
+        for name, values in rows[0][title].items():
+            axes.plot(rows[0]["steps"], values, marker=".", label=name)
         axes.set(title=title, xlabel="step", ylabel="change of the loss")
         axes.set_yscale("symlog", linthresh=0.01)
         axes.legend(frameon=False, fontsize="x-small", ncols=2)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
-    print(f"Figure: {path}")
