@@ -12,7 +12,8 @@ another place), and is not run again; one that was broken off resumes at its
 last checkpoint. `python examples/results.py` makes the tables from the lines.
 
 A cluster takes a sweep at once, with SLURM by `pip install
-hydra-submitit-launcher` and `hydra/launcher=submitit_slurm`.
+hydra-submitit-launcher`, `hydra/launcher=submitit_slurm`, and, for its jobs to
+find this folder, `PYTHONPATH=examples`.
 """
 
 from __future__ import annotations
