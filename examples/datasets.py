@@ -2,10 +2,10 @@
 
     python examples/datasets.py mnist cifar10
 
-loads them once and prints their shapes; without names, all of them: digits,
-mnist, cifar10, cifar100, svhn_cropped and higgs. `digits` comes with
-scikit-learn; the others are read, and where needed downloaded, by
-tensorflow-datasets into `$TFDS_DATA_DIR` (default `~/tensorflow_datasets`).
+loads them once and prints their shapes. There are digits, mnist, cifar10,
+cifar100, svhn_cropped, higgs and higgs_full. `digits` comes with scikit-learn;
+the others are read, and where needed downloaded, by tensorflow-datasets into
+`$TFDS_DATA_DIR` (default `~/tensorflow_datasets`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def load(name: str, verbose: bool = True) -> Dataset:
 
     Args:
         name: `"digits"`, `"mnist"`, `"cifar10"`, `"cifar100"`,
-            `"svhn_cropped"` or `"higgs"`.
+            `"svhn_cropped"`, `"higgs"` or `"higgs_full"`, of all rows.
         verbose: Whether to say what goes on.
 
     Returns:
@@ -116,7 +116,7 @@ def is_prepared(name: str) -> bool:
     """Whether `load(name)` needs no download."""
     if name == "digits":
         return True
-    folder = Path(_tfds().builder(name).data_dir)
+    folder = Path(_tfds().builder(name.removesuffix("_full")).data_dir)
     return (folder / "dataset_info.json").exists()
 
 
@@ -147,21 +147,23 @@ def _images(name: str) -> Callable[[Callable], tuple[np.ndarray, ...]]:
     return read
 
 
-def _higgs(say: Callable) -> tuple[np.ndarray, ...]:
-    _prepare("higgs", say)
-    # TFDS has one split, whose rows it shuffles once and for all: its last
-    # rows are a fixed random sample.
-    splits = _tfds().builder("higgs").info.splits
-    rows = splits["train"].num_examples - HIGGS_TEST_ROWS
-    arrays = []
-    for part in _read(
-        "higgs",
-        [f"train[:{min(rows, HIGGS_TRAIN_ROWS)}]", f"train[{rows}:]"],
-    ):
-        y = part.pop("class_label").astype("int32")
-        columns = [part[column] for column in sorted(part)]
-        arrays += [np.stack(columns, axis=1).astype("float32"), y]
-    return tuple(arrays)
+def _higgs(most: float) -> Callable[[Callable], tuple[np.ndarray, ...]]:
+    def read(say: Callable) -> tuple[np.ndarray, ...]:
+        _prepare("higgs", say)
+        # TFDS has one split, whose rows it shuffles once and for all: its last
+        # rows are a fixed random sample.
+        splits = _tfds().builder("higgs").info.splits
+        rows = splits["train"].num_examples - HIGGS_TEST_ROWS
+        arrays = []
+        for part in _read(
+            "higgs", [f"train[:{min(rows, most)}]", f"train[{rows}:]"]
+        ):
+            y = part.pop("class_label").astype("int32")
+            columns = [part[column] for column in sorted(part)]
+            arrays += [np.stack(columns, axis=1).astype("float32"), y]
+        return tuple(arrays)
+
+    return read
 
 
 READERS = {
@@ -170,7 +172,8 @@ READERS = {
     "cifar10": _images("cifar10"),
     "cifar100": _images("cifar100"),
     "svhn_cropped": _images("svhn_cropped"),
-    "higgs": _higgs,
+    "higgs": _higgs(HIGGS_TRAIN_ROWS),
+    "higgs_full": _higgs(np.inf),
 }
 
 
@@ -208,5 +211,5 @@ def _read(name: str, splits: list[str]) -> list[dict[str, np.ndarray]]:
 
 
 if __name__ == "__main__":
-    for each in sys.argv[1:] or READERS:
+    for each in sys.argv[1:]:
         load(each)

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 
 CONF = Path(__file__).parent / "conf"
 DOCS = Path(__file__).parents[1] / "docs"
+DATA = DOCS / "results" / "data"
 PAGES = ("neuron_apoptosis", "synaptic_stripping", "saliency_pruning")
 PAGES += ("demon_pruning",)
 
@@ -42,6 +43,18 @@ def module_of(table: str) -> Any:
     """Returns the experiment whose rows a table shows."""
     name = composed(table)["experiment"]
     return importlib.import_module(f"experiments.{name}")
+
+
+def rows_of(table: str, folder: Path = DATA) -> list[rows.Row]:
+    """Returns the stored rows of a table.
+
+    Settings that came later than a row have their defaults.
+    """
+    made = module_of(table).Config
+    return [
+        {**row, "config": rows.settings(made(**row["config"]))}
+        for row in rows.read(folder / f"{table}.jsonl")
+    ]
 
 
 def composed(name: str) -> dict[str, Any]:
@@ -101,7 +114,7 @@ def main(pages: list[str]) -> None:
         text = page.read_text()
         print(f"\n{page.relative_to(DOCS.parent)}")
         for table, module in tables_of(name).items():
-            found = rows.read(DOCS / "results" / "data" / f"{table}.jsonl")
+            found = rows_of(table)
             print(f"{table}: {duration(found) if found else 'no rows yet'}")
             print(f"    python examples/run.py -cn {table} --multirun")
             if found:

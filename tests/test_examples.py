@@ -62,9 +62,8 @@ def digits_as(shape):
 def _shown(path):
     """The rows as a table, and as a figure where there is one."""
     import results
-    from experiments import rows
 
-    found = rows.read(path)
+    found = results.rows_of(path.stem, path.parent)
     module = results.module_of(path.stem)
     lines = module.table(found).splitlines()
     assert len({line.count("|") for line in lines[:3]}) == 1

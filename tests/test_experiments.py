@@ -113,7 +113,7 @@ def test_tables_of_pages_are_those_of_the_rows(page):
     marked = set(re.findall(r"<!-- (\w+) -->", text)) - {"end"}
     shown = set()
     for table, module in results.tables_of(page).items():
-        found = rows.read(results.DOCS / "results/data" / f"{table}.jsonl")
+        found = results.rows_of(table)
         if found:
             assert results.remade(text, table, found, module) == text
             shown.add(table)

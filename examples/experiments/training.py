@@ -102,11 +102,10 @@ def fit(
     if config.tensorboard:
         board = keras.callbacks.TensorBoard(f"{config.tensorboard}/{stage}")
         callbacks.append(board)
-    batches = Batches(x, x if y is None else y, config, checkpoint.epoch)
-    batches.change = change
+    targets = x if y is None else y
     log.begin()
     model.fit(
-        batches,
+        Batches(x, targets, config, checkpoint.epoch, change),
         shuffle=False,  # They are.
         epochs=config.epochs,
         initial_epoch=checkpoint.epoch,
@@ -122,11 +121,17 @@ def fit(
 class Batches(keras.utils.PyDataset):
     """Shuffled batches, whose order depends on seed and epoch alone."""
 
-    change: Callable[[Any, Any, np.random.Generator], Any] | None = None
-
-    def __init__(self, x: Any, y: Any, config: Config, epoch: int):
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        config: Config,
+        epoch: int = 0,
+        change: Callable | None = None,
+    ):
         super().__init__()
-        self.x, self.y, self.config, self.epoch = x, y, config, epoch
+        self.x, self.y, self.config, self.change = x, y, config, change
+        self.epoch = epoch
         self.order = self._random(0).permutation(len(y))
 
     def _random(self, *numbers: int) -> np.random.Generator:
