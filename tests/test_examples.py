@@ -24,11 +24,13 @@ RUNS = [
     "run.py -cn pretraining -m samples=256 epochs=2 hidden=[16,8] seed=0",
     "run.py -cn thesis_pruning -m samples=320 epochs=5 seed=0 "
     "method=magnitude,mrs,random",
-    "run.py -cn thesis_pruning_adam samples=320 epochs=2 "
-    "method=reconstruction:0.1",
+    "run.py -cn thesis_rounds -m samples=320 epochs=2 seed=0 rounds=2 "
+    "method=reconstruction:0.1,snap:0.3",
     "run.py -cn thesis_saliencies samples=64 epochs=1",
     "run.py -cn thesis_attack_tanh -m samples=64 epochs=1 multiplier=1,100",
-    "run.py -cn demon_mlp -m samples=256 epochs=2 width=16 seed=0",
+    "run.py -cn demon_constants -m samples=256 epochs=2 width=16 seed=0 "
+    "dataset=higgs model=mlp,normalized_mlp "
+    "method=plain,demon_paper:0.01,demon_target:0.8",
     f"run.py -cn demon_resnet_short -m {DEMON} pool=4 width=4 method=plain,"
     "demon:0.01,demon_static:0.01,demon_target:0.5,snap:0.3,cropit:0.3,"
     "early_snap:0.3,early_crop:0.3,slimming:0.3,magnitude:0.3",

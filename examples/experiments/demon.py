@@ -6,6 +6,8 @@ sparsity, with FLOPs and time. A method is a name with a number:
 - `plain`
 - `demon:λ`, or `demon:λ:σ²` with another noise variance than `noise`;
   `demon_static` likewise, where the dead leave at the end alone (figure 7);
+  `demon_paper` likewise, where only units that are zero are dead, the paper's
+  rule, and not those that are another constant;
   `demon_target:s` or `demon_target:s:σ²` for a target of weight sparsity
 - `snap:u`, `cropit:u`: the share u of all units goes after the first step,
   by the scores of SNAP and CroPit-S
@@ -252,6 +254,7 @@ def callbacks_of(config: Config, data: dict[str, tuple]) -> list[Any]:
                 noise_variance=float(variance or config.noise),
                 noise_every=config.noise_every,
                 dynamic=name != "demon_static",
+                constant=name != "demon_paper",
                 start=config.start,
                 min_gain=config.min_gain,
                 penalty=config.penalty,
@@ -410,8 +413,6 @@ def draw_trainings(rows: list[Row], figure: Any) -> None:
 
 
 def series(method: str) -> str:
-    """Returns the curve of a method: with its noise where it has any."""
+    """Returns the curve of a method: with its noise where it says it."""
     name, *numbers = method.split(":")
-    if not name.startswith("demon"):
-        return name
-    return f"{name}, σ² = {numbers[1] if len(numbers) > 1 else '5e-5'}"
+    return f"{name}, σ² = {numbers[1]}" if len(numbers) > 1 else name

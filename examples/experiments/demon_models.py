@@ -6,6 +6,7 @@ and ViT-B/16 on ImageNet. Their own widths and depths are the defaults.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -184,8 +185,9 @@ def mlp(
     depth: Sequence[int] = (2,),
     activation: str = "relu",
     augment: bool = False,
+    normalize: bool = False,
 ) -> keras.Model:
-    """Makes an MLP, without normalization.
+    """Makes an MLP.
 
     Args:
         shape: Shape of a row.
@@ -194,16 +196,21 @@ def mlp(
         depth: Number of hidden layers.
         activation: The activation.
         augment: Has no effect.
+        normalize: Whether hidden layers have batch normalizations.
     """
     inputs = keras.Input(tuple(shape))
     x = layers.Flatten()(inputs)
     for _ in range(depth[0]):
-        x = layers.Dense(width, activation=activation)(x)
+        x = layers.Dense(width, use_bias=not normalize)(x)
+        if normalize:
+            x = layers.BatchNormalization(momentum=0.9)(x)
+        x = layers.Activation(activation)(x)
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
 MODELS = {
     "mlp": mlp,
+    "normalized_mlp": functools.partial(mlp, normalize=True),
     "resnet_18": resnet_18,
     "resnet_50": resnet_50,
     "small_cnn": small_cnn,

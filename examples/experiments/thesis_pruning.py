@@ -6,8 +6,9 @@ gradient descent with a rate of 0.01 on batches of 32, from the weights that
 PyTorch, in which the thesis was done, begins with; or by Adam, from 3e-3 down
 by a cosine, which is not the thesis'. Methods: `plain`; `magnitude`, weights
 (table 2.2); `mrs`, units by mean replacement saliency (table 4.2); `random`,
-units at random; `reconstruction:t`, ours, with a tolerance. Scores and means
-are taken from 1,000 training images.
+units at random; `reconstruction:t`, ours, with a tolerance; `snap:u` and
+`cropit:u`, the share u of all units after the first step, by their scores.
+Scores and means are taken from 1,000 training images.
 """
 
 from __future__ import annotations
@@ -37,17 +38,23 @@ class Config(thesis_network.Config):
     Attributes:
         method: See above.
         optimizer: `sgd` or `adam`.
+        replacement: Of `mrs`; see `ka.callbacks.SaliencyPruning`.
+        at: Of `mrs`, likewise.
+        rounds: Of `mrs`, `snap` and `cropit`, likewise.
     """
 
     method: str = "plain"
     optimizer: str = "sgd"
+    replacement: str = "mean"
+    at: str = "post"
+    rounds: int = 1
 
 
 def run(config: Config) -> Row:
     """Trains once, and judges."""
     data = thesis_network.data_of(config)
     steps = config.epochs * -(-len(data.y_train) // config.batch_size)
-    callbacks = callbacks_of(config.method, sample_of(data, config.seed))
+    callbacks = callbacks_of(config, sample_of(data, config.seed))
     model, log = training.fit(
         config,
         lambda: compiled(config, steps),
@@ -88,9 +95,9 @@ def compiled(config: Config, steps: int) -> keras.Model:
     return model
 
 
-def callbacks_of(method: str, sample: Any) -> list[Any]:
+def callbacks_of(config: Config, sample: Any) -> list[Any]:
     """Makes what prunes."""
-    name, _, number = method.partition(":")
+    name, _, number = config.method.partition(":")
     units = schedules.AtEpochs(FRACTIONS_OF_UNITS)
     methods: dict[str, Any] = {
         "plain": lambda: [],
@@ -105,7 +112,12 @@ def callbacks_of(method: str, sample: Any) -> list[Any]:
         ],
         "mrs": lambda: [
             ka.callbacks.SaliencyPruning(
-                "mean_replacement_saliency", data=sample, schedule=units
+                "mean_replacement_saliency",
+                data=sample,
+                schedule=units,
+                replacement=config.replacement,
+                at=config.at,
+                rounds=config.rounds,
             )
         ],
         "random": lambda: [
@@ -120,6 +132,17 @@ def callbacks_of(method: str, sample: Any) -> list[Any]:
             )
         ],
     }
+    if name in ("snap", "cropit"):  # After the first step.
+        return [
+            ka.callbacks.SaliencyPruning(
+                name,
+                data=sample,
+                schedule=schedules.OneShot(float(number), at=1e-6),
+                scope="global",
+                replacement="zero",
+                rounds=config.rounds,
+            )
+        ]
     return methods[name]()
 
 
