@@ -1,6 +1,6 @@
 """Pruning while the thesis' network trains (sections 2.2 and 4.2).
 
-The network is that of appendix C.1: two convolutions of 8 and 16 channels,
+The network is that of section 2.2: two convolutions of 8 and 16 channels,
 each with max-pooling and a ReLU, and dense layers of 64 and 10. It trains by
 gradient descent with a rate of 0.01 on batches of 32, from the weights that
 PyTorch, in which the thesis was done, begins with; or by Adam, from 3e-3 down
