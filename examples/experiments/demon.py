@@ -86,6 +86,8 @@ class Config(training.Config):
         prune_every: Fraction of the training between two events.
         start: Fraction of the training before which no unit leaves.
         min_gain: Share of the parameters for which the dead wait.
+        rounds: Of `snap` and `cropit`, as their authors have it; see
+            `ka.criteria.snap`.
         early: When `early_snap` and `early_crop` prune.
         slimming: Strength of the penalty of network slimming.
     """
@@ -117,6 +119,7 @@ class Config(training.Config):
     prune_every: float = 0.05
     start: float = 0.0
     min_gain: float = 0.01
+    rounds: int = 7
     early: float | None = None
     slimming: float = 1e-3
 
@@ -276,6 +279,7 @@ def callbacks_of(config: Config, data: dict[str, tuple]) -> list[Any]:
         data=(x[:1000], y[:1000]),
         scope="global",
         replacement="mean" if half_way else "zero",
+        rounds=config.rounds if name in ("snap", "cropit") else 1,
     )
     slims = name == "slimming"
     return [Penalty(config.slimming)] * slims + [pruning]
