@@ -1,6 +1,7 @@
 """A resumed training is an uninterrupted one, to the last bit."""
 
 import re
+import shutil
 
 import keras
 import numpy as np
@@ -152,21 +153,41 @@ def without_times(history):
     ]
 
 
+class Copying(keras.callbacks.Callback):
+    """Keeps the checkpoint as it is when an epoch begins."""
+
+    def __init__(self, epoch, path, copy):
+        super().__init__()
+        self.epoch, self.path, self.copy = epoch, path, copy
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            shutil.copy(self.path, self.copy)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_resumed_is_uninterrupted(name, tmp_path):
-    whole, method = train(METHODS[name])
-    # Something has happened before the break, and something comes after it.
+    path, kept = tmp_path / "whole.keras", tmp_path / "kept.keras"
+    whole, method = train(METHODS[name], path, [Copying(3, path, kept)])
+    # Something has happened by then, and something comes after it.
     expected = {3} if name == "saliency once settled" else {1, 5}
     assert {event.epoch for event in method.history} >= expected
-    path = tmp_path / "run.keras"
-    with pytest.raises(Broken):
-        train(METHODS[name], path, [Breaking(3)])
-    resumed, again = train(METHODS[name], path)
+    resumed, again = train(METHODS[name], kept)
     assert without_times(again.history) == without_times(method.history)
     for a, b in zip(values(whole), values(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
-    if name == "apoptosis":
-        assert resumed.count_params() < build().count_params()
+
+
+def test_what_broke_off_in_an_epoch_resumes_at_its_begin(tmp_path):
+    path = tmp_path / "run.keras"
+    whole, method = train(apoptosis)  # Without a checkpoint.
+    with pytest.raises(Broken):
+        train(apoptosis, path, [Breaking(3)])
+    resumed, again = train(apoptosis, path)
+    assert without_times(again.history) == without_times(method.history)
+    for a, b in zip(values(whole), values(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert resumed.count_params() < build().count_params()
 
 
 def test_a_checkpoint_is_a_model_for_keras_alone(tmp_path):
