@@ -72,7 +72,7 @@ def apply_plan(analysis: Analysis, plan: Plan, holders: Holders) -> None:
             holders,
             [*analysis.graph.tensors, *inside],
             {id(tensor) for tensor, _ in shapes},
-            plan.values.keys(),
+            {*plan.values, *(id(thing) for thing, _ in attributes)},
             undo,
         )
         refresh(holders)
@@ -123,7 +123,8 @@ def set_other_shapes(
         holders: The models.
         tensors: Tensors whose shapes are corrected already.
         changed: `id` of those of them that have another shape than before.
-        resized: `id` of the weights that have another shape than before.
+        resized: `id` of the weights that have another shape than before, and
+            of the layers that have other settings.
         undo: A list that functions to undo the changes are appended to.
 
     Raises:
@@ -139,7 +140,9 @@ def set_other_shapes(
                 id(tensor) in changed for tensor in node.arguments.keras_tensors
             )
             weights = getattr(node.operation, "weights", ())
-            touched = any(id(weight) in resized for weight in weights)
+            touched = id(node.operation) in resized or any(
+                id(weight) in resized for weight in weights
+            )
             if not (reads or touched):
                 continue
             shapes = _shapes_of(each, node, reads and not touched)

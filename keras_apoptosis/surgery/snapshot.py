@@ -174,6 +174,8 @@ class Snapshot:
                 for part, attributes in self._attributes:
                     now = _attributes_of(part)
                     old = {k: v for k, v in attributes.items() if k in now}
+                    if repr(old) != repr({k: now[k] for k in old}):
+                        resized.add(id(part))
                     backend.set_attributes(part, old)
                 changed = set()
                 for tensor, shape in self._shapes:

@@ -486,6 +486,28 @@ def test_units_that_another_model_uses_stay(reader):
     fit(model)
 
 
+def test_features_leave_another_model_that_shares_the_layer():
+    """What is built by `add` is one: Keras keeps what it was before each."""
+    model = keras.Sequential([keras.Input((8,))])
+    model.add(ka.layers.FeatureSelection(name="features"))
+    model.add(layers.Dense(4, name="one"))
+    model.add(layers.Dense(2))
+    inputs = keras.Input((8,))
+    features = model.layers[0](inputs)
+    other = keras.Model(inputs, model.layers[1](features))
+    snapshot = ka.snapshot(model)
+    x = np.random.default_rng(0).normal(size=(3, 8)).astype("float32")
+    whole = [model(x), other(x)]
+    ka.shrink(model, ka.Removal({"features": [1, 5]}))
+    assert features.shape == (None, 6)
+    x[:, [1, 5]] = 0
+    masked = [model(x), other(x)]
+    snapshot.restore()
+    assert features.shape == (None, 8)
+    same([model(x), other(x)], masked)
+    assert np.abs(numpy(whole)[0] - numpy(masked)[0]).max() > 1e-3
+
+
 def test_nothing_is_kept_alive():
     model = mlp()
     holders = backend.holders_of(model)
