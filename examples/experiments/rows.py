@@ -118,10 +118,9 @@ def grid(lines: list[list[Any]]) -> str:
 
 
 def beside_plain(rows: list[Row]) -> list[Row]:
-    """Returns the rows, each with the plain one of its seed as `plain`."""
-    plain = {
-        row["config"]["seed"]: row
-        for row in rows
-        if row["config"]["method"] == "plain"
-    }
+    """Returns the rows, each with the first `plain` one of its seed."""
+    plain: dict[int, Row] = {}
+    for row in rows:
+        if row["config"]["method"] == "plain":
+            plain.setdefault(row["config"]["seed"], row)
     return [{**row, "plain": plain.get(row["config"]["seed"])} for row in rows]
