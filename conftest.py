@@ -44,6 +44,11 @@ if keras.backend.backend() == "tensorflow":
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest first: no worker is left with them in the end."""
+    items.sort(key=lambda item: "distributed" not in item.path.parts)
+
+
 def pytest_collection_finish() -> None:
     _hide_what_is_alive()
 
