@@ -9,7 +9,7 @@ parameters, by each method from the same trained weights. Printed are medians
 over seeds of the accuracy in percent: right after pruning, and after the same
 fine-tuning: one epoch over 8,192 samples by Adam, from a rate of 1e-3 to 0.
 Results are written line by line to `--results`, and what is there already is
-not run again; trained weights are kept beside them. `--show` only prints the
+not run again; trained weights are kept in `--weights`. `--show` only prints the
 tables; `--figure` draws them, with matplotlib.
 
 Ours is `ka.prune(model, target, sample, criterion=...)` with its defaults.
@@ -451,8 +451,9 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--results", type=Path, default=Path("output/pareto.jsonl")
+        "--results", type=Path, default=Path("docs/results/data/pareto.jsonl")
     )
+    parser.add_argument("--weights", type=Path, default=Path("output/pareto"))
     parser.add_argument(
         "--judge", choices=("test", "validation"), default="test"
     )
@@ -461,6 +462,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    arguments.weights.mkdir(parents=True, exist_ok=True)
 
     def write(*line: Any) -> None:
         *key, result = line
@@ -477,7 +479,7 @@ def main() -> None:
                     tuple(each[key] for key in KEYS)
                     for each in read(arguments.results)
                 }
-                folder = arguments.results.resolve().parent
+                folder = arguments.weights
                 trial = Trial(name, seed, data, arguments.judge, folder)
                 run(trial, done, write)
     rows = read(arguments.results)
