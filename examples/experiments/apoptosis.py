@@ -17,6 +17,7 @@ from keras import layers
 
 import keras_apoptosis as ka
 from experiments import training
+from experiments.figures import tidy
 from experiments.rows import Row, beside_plain, by_setting, markdown
 from keras_apoptosis.selection.levels import LEVELS
 
@@ -246,6 +247,5 @@ def draw(rows: list[Row], path: Path) -> None:
         axes.set(title=factor, xlabel="parameters", xscale="log")
         axes.set(ylabel="test accuracy (%)")
         axes.legend(frameon=False, fontsize="small")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
+        tidy(axes)
     figure.savefig(path, dpi=110)

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ import numpy as np
 import keras_apoptosis as ka
 from experiments import demon_recipes, training
 from experiments.demon_models import MODELS
-from experiments.rows import Row, by_setting, markdown
+from experiments.figures import tidy
+from experiments.rows import Row, by_setting, markdown, percent
 from experiments.training import score
 from keras_apoptosis.backend import step_hooks
 from keras_apoptosis.training.penalty import Regularization, scales_of
@@ -132,7 +134,8 @@ def run(config: Config) -> Row:
     cost = ka.callbacks.TrainingCost(config.batch_size)
     callbacks = callbacks_of(config, data)
     if config.decay and config.optimizer != "adamw":
-        callbacks.append(WeightDecay(config.decay))
+        # As in the loss: λ/2 Σ w².
+        callbacks.append(Penalty(config.decay / 2, "l2", kernels_of))
     model, log = training.fit(
         config,
         lambda: build(data, steps, config),
@@ -170,31 +173,25 @@ def run(config: Config) -> Row:
 
 
 class Penalty(keras.callbacks.Callback):
-    """A constant l1 penalty on the scales of normalizations."""
+    """A constant penalty on some weights of a model."""
 
-    def __init__(self, strength: float):
+    def __init__(self, strength: float, norm: str, weights_of: Callable):
         super().__init__()
         self.strength = ka.schedules.Constant(strength)
+        self.norm = norm
+        self.weights_of = weights_of
 
     def on_train_begin(self, logs: Any = None) -> None:
-        scales = scales_of(self.model)
-        hook = Regularization(self.strength, "l1", scales)
+        weights = self.weights_of(self.model)
+        hook = Regularization(self.strength, self.norm, weights)
         self.detach = step_hooks.attach(self.model, hook)
 
     def on_train_end(self, logs: Any = None) -> None:
         self.detach()
 
 
-class WeightDecay(Penalty):
-    """A constant l2 penalty on all kernels, as in the loss: λ/2 Σ w²."""
-
-    def __init__(self, strength: float):
-        super().__init__(strength / 2)
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        kernels = [w for w in self.model.trainable_variables if w.ndim > 1]
-        hook = Regularization(self.strength, "l2", kernels)
-        self.detach = step_hooks.attach(self.model, hook)
+def kernels_of(model: keras.Model) -> list[keras.Variable]:
+    return [w for w in model.trainable_variables if w.ndim > 1]
 
 
 def build(data: dict[str, tuple], steps: int, config: Config) -> keras.Model:
@@ -281,8 +278,9 @@ def callbacks_of(config: Config, data: dict[str, tuple]) -> list[Any]:
         replacement="mean" if half_way else "zero",
         rounds=config.rounds if name in ("snap", "cropit") else 1,
     )
-    slims = name == "slimming"
-    return [Penalty(config.slimming)] * slims + [pruning]
+    if name == "slimming":
+        return [Penalty(config.slimming, "l1", scales_of), pruning]
+    return [pruning]
 
 
 def prepare(config: Config) -> dict[str, tuple]:
@@ -308,17 +306,13 @@ def prepare(config: Config) -> dict[str, tuple]:
 
 def table(rows: list[Row]) -> str:
     """Returns a table with means over seeds, ± half of their range."""
-
-    def percent(name: str, form: str) -> tuple:
-        return lambda row: 100 * row[name], form
-
     return markdown(
         rows,
         {
-            "val %": percent("val_accuracy", "±.2f"),
-            "test %": percent("test_accuracy", "±.2f"),
-            "recalibrated: val %": percent("val_recalibrated", "±.2f"),
-            "test, recalibrated %": percent("test_recalibrated", "±.2f"),
+            "val %": percent("val_accuracy"),
+            "test %": percent("test_accuracy"),
+            "recalibrated: val %": percent("val_recalibrated"),
+            "test, recalibrated %": percent("test_recalibrated"),
             "neurons removed %": percent("neuron_sparsity", "±.1f"),
             "weights removed %": percent("weight_sparsity", "±.1f"),
             "training FLOPs": ("training_flops", ".2f"),
@@ -380,8 +374,7 @@ def draw_sparsity(rows: list[Row], figure: Any) -> None:
             high = [e[1].max() for e in found] - y
             axes.errorbar(x, y, (low, high), marker="o", capsize=3, label=name)
         axes.set(xlabel=f"{kind} sparsity (%)")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
+        tidy(axes)
     every[0].set_ylabel("test accuracy (%)")
     if len(names) > 1:
         every[0].legend(frameon=False, fontsize="small")
@@ -412,8 +405,7 @@ def draw_trainings(rows: list[Row], figure: Any) -> None:
         overlap.set(title="of those once dead, dead now")
     for axes in (accuracy, sparsity, *others):
         axes.set(xlabel="epoch", xlim=(0, None))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
+        tidy(axes)
 
 
 def series(method: str) -> str:

@@ -21,9 +21,11 @@ from keras import layers
 
 import keras_apoptosis as ka
 from experiments import training
+from experiments.figures import tidy
 from experiments.initial_weights import as_in_pytorch
-from experiments.rows import Row, markdown
+from experiments.rows import Row, markdown, percent
 from experiments.training import score
+from keras_apoptosis.training.masking import masked_count
 
 MEAN = np.array([0.4914, 0.4822, 0.4465], "float32")
 DEVIATION = np.array([0.2023, 0.1994, 0.2010], "float32")
@@ -164,7 +166,7 @@ def run(config: Config) -> Row:
         "peak_val_accuracy": max(history["val_accuracy"]),
         "test_accuracy": score(model, *data["test"]),
         "dead_by_layer": {n: history[f"dead_units/{n}"][-1] for n in hidden},
-        "pruned": sum(pruned(layer) for layer in model.layers[:-1]),
+        "pruned": masked_count(model),
         "active_hidden": sum(active) / sum(hidden.values()),
         "active_parameters": history["active_parameters"][-1],
         **log.times(),
@@ -172,13 +174,6 @@ def run(config: Config) -> Row:
         "dead_units": history["dead_units"],
         "weights": histograms.of_some_units(),
     }
-
-
-def pruned(layer: ka.layers.PrunableDense) -> int:
-    """Counts how many weights of a layer are masked."""
-    if layer.kernel_mask is None:
-        return 0
-    return int((~keras.ops.convert_to_numpy(layer.kernel_mask.value)).sum())
 
 
 def prepare(config: Config) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -206,9 +201,6 @@ def as_in_table_1(row: Row) -> float:
 
 def table(rows: list[Row]) -> str:
     """Returns Table I, with the paper's numbers beside ours."""
-
-    def percent(name: str) -> tuple:
-        return lambda row: 100 * row[name], "±.2f"
 
     def paper(place: int, form: str) -> tuple:
         def number(row: Row) -> float | None:
@@ -278,8 +270,7 @@ def draw(rows: list[Row], path: Path) -> None:
     over_time.set(title="over the training", xlabel="epoch")
     for axes in (by_size, over_time):
         axes.legend(frameon=False, fontsize="small")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
+        tidy(axes)
     figure.savefig(path, dpi=110)
     draw_weights(rows, path.with_name(f"{path.stem}_weights.png"))
 

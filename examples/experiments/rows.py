@@ -117,6 +117,11 @@ def grid(lines: list[list[Any]]) -> str:
     )
 
 
+def percent(name: str, form: str = "±.2f") -> Column:
+    """Returns the column of a share, in percent."""
+    return lambda row: 100 * row[name], form
+
+
 def beside_plain(rows: list[Row]) -> list[Row]:
     """Returns the rows, each with the first `plain` one of its seed."""
     plain: dict[int, Row] = {}

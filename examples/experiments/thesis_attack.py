@@ -9,6 +9,7 @@ import numpy as np
 
 import keras_apoptosis as ka
 from experiments import thesis_network, training
+from experiments.figures import tidy
 from experiments.learning_rate_attack import LearningRateAttack
 from experiments.rows import Row, markdown
 from experiments.thesis_network import build, sample_of
@@ -121,8 +122,7 @@ def draw(rows: list[Row], path: Path) -> None:
             label = f"× {row['config']['multiplier']:g}"
             axes.plot(row["steps"], row[measure], label=label)
         axes.set(title=title, xlabel="step")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
+        tidy(axes)
     grid[0, 0].legend(frameon=False)
     every = below.subplots(1, len(rows), squeeze=False)[0]
     for axes, row in zip(every, rows, strict=True):

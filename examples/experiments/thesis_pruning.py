@@ -22,9 +22,11 @@ import numpy as np
 
 import keras_apoptosis as ka
 from experiments import thesis_network, training
-from experiments.rows import Row, grid, markdown
+from experiments.figures import tidy
+from experiments.rows import Row, grid, markdown, percent
 from experiments.thesis_network import build, kernel_of, sample_of
 from experiments.training import score
+from keras_apoptosis.training.masking import masked_count
 
 schedules = ka.schedules
 FRACTIONS_OF_WEIGHTS = {2: 0.2, 3: 0.5, 4: 0.8, 5: 0.9}  # Table 2.2.
@@ -148,11 +150,6 @@ def callbacks_of(config: Config, sample: Any) -> list[Any]:
 
 def judged(model: keras.Model, data: Any) -> dict[str, Any]:
     """Returns size and accuracies; masked weights do not count."""
-    masked = [
-        int((~keras.ops.convert_to_numpy(layer.kernel_mask.value)).sum())
-        for layer in model.layers
-        if getattr(layer, "kernel_mask", None) is not None
-    ]
     small = ka.strip_pruning(model)
     small.compile(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -160,7 +157,7 @@ def judged(model: keras.Model, data: Any) -> dict[str, Any]:
     )
     return {
         "parameters": small.count_params(),
-        "weights_left": small.count_params() - sum(masked),
+        "weights_left": small.count_params() - masked_count(model),
         "val_accuracy": score(small, data.x_val, data.y_val),
         "test_accuracy": score(small, data.x_test, data.y_test),
         "widths": [
@@ -185,10 +182,7 @@ def table(rows: list[Row]) -> str:
         {
             "parameters": ("parameters", ",.0f"),
             "not masked": ("weights_left", ",.0f"),
-            "test accuracy %": (
-                lambda row: 100 * row["test_accuracy"],
-                "±.2f",
-            ),
+            "test accuracy %": percent("test_accuracy"),
             "seconds": ("seconds", ".0f"),
         },
     )
@@ -232,8 +226,7 @@ def draw(rows: list[Row], path: Path) -> None:
     size.set(title="weights left", xlabel="epoch", ylim=(0, None))
     for axes in (loss, size):
         axes.legend(frameon=False, fontsize="small")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
+        tidy(axes)
     for axes, (method, run) in zip(
         below.subplots(1, len(first), squeeze=False)[0],
         first.items(),

@@ -12,6 +12,7 @@ import numpy as np
 
 import keras_apoptosis as ka
 from experiments import thesis_network, training
+from experiments.figures import tidy
 from experiments.rows import Row, grid
 from experiments.thesis_network import build, sample_of
 from keras_apoptosis.selection import budget
@@ -153,6 +154,5 @@ def draw(rows: list[Row], path: Path) -> None:
         axes.set(title=title, xlabel="step", ylabel="change of the loss")
         axes.set_yscale("symlog", linthresh=0.01)
         axes.legend(frameon=False, fontsize="x-small", ncols=2)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
+        tidy(axes)
     figure.savefig(path, dpi=130)

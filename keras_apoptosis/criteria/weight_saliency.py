@@ -8,6 +8,7 @@ the score, the more expendable the weight.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -147,14 +148,14 @@ def taylor2(
     """
     check_size("hessian_weight", hessian_weight)
     check_count("probes", probes)
+    products = None
     if diagonal:
-        steps, gradients, rows = _by_diagonal(
-            model, data, perturbation, loss, batch_size, probes, seed
+        products = functools.partial(
+            _diagonal_products, probes=probes, seed=seed
         )
-    else:
-        steps, gradients, rows = _second_order(
-            "taylor2", model, data, perturbation, loss, batch_size
-        )
+    steps, gradients, rows = _second_order(
+        "taylor2", model, data, perturbation, loss, batch_size, products
+    )
     scores = [
         s * (g + hessian_weight * r)
         for s, g, r in zip(steps, gradients, rows, strict=True)
@@ -287,27 +288,25 @@ def _second_order(
     perturbation: str,
     loss: Any,
     batch_size: int,
+    products: Callable | None = None,
 ) -> tuple[WeightScores, WeightScores, WeightScores]:
+    """Returns Δw, gradients, and HΔw or what `products` takes for it."""
     steps = _steps(model, perturbation)
     check_labelled(name, data)
     derivatives = WeightDerivatives(model, loss)
-    gradients, rows = derivatives.hessian_products(data, steps, batch_size)
-    return steps, gradients, rows
+    products = products or WeightDerivatives.hessian_products
+    return steps, *products(derivatives, data, steps, batch_size)
 
 
-def _by_diagonal(
-    model: keras.Model,
+def _diagonal_products(
+    derivatives: WeightDerivatives,
     data: Any,
-    perturbation: str,
-    loss: Any,
+    steps: WeightScores,
     batch_size: int,
     probes: int,
     seed: int,
-) -> tuple[WeightScores, WeightScores, WeightScores]:
+) -> tuple[WeightScores, WeightScores]:
     """Estimates `H_ii Δw_i` (Bekas, Kokiopoulou and Saad, 2007)."""
-    steps = _steps(model, perturbation)
-    check_labelled("taylor2", data)
-    derivatives = WeightDerivatives(model, loss)
     rng = np.random.default_rng(seed)
     sizes = [each.size for each in steps]
     index = np.arange(sum(sizes))
@@ -331,7 +330,7 @@ def _by_diagonal(
             rows, probe, products, steps, strict=True
         ):
             row += sign * product * step / chosen.size
-    return steps, gradients, rows
+    return gradients, rows
 
 
 def _signed(scores: WeightScores, absolute: bool) -> WeightScores:

@@ -34,7 +34,7 @@ def constants_of(
         analysis: The model's units.
         points: Where to measure them.
         data: The sample; labels are not needed. It is read once, for medians
-            five times. Every position of a feature map counts as a sample.
+            four times. Every position of a feature map counts as a sample.
         constant: `"mean"`, `"median"` (the lower of two in the middle),
             `"minimum"` or `"maximum"`.
         batch_size: How many samples of an array to run at once.
@@ -55,7 +55,7 @@ def constants_of(
     if constant == "median":
         arrays = values.medians()
     else:
-        arrays = values.largest(1 if constant == "maximum" else -1)
+        arrays = values.ends()[constant == "maximum"]
     named: dict[str, dict[str, np.ndarray]] = {}
     for point, array in zip(points, arrays, strict=True):
         named.setdefault(point.group, {})[point.name] = array
@@ -77,23 +77,22 @@ class _Values:
         self.data = data
         self.batch_size = batch_size
 
-    def largest(self, sign: int) -> list[np.ndarray]:
-        """Returns the maxima of each point, or the minima by a sign of -1."""
-        found = [np.array(-np.inf) for _ in self.points]
+    def ends(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Returns the minima, and the maxima, of each point."""
+        # Signs are turned, so that both are maxima.
+        found = [np.array([[-np.inf], [-np.inf]]) for _ in self.points]
         for number, values in self._read():
-            most = (sign * values).max(axis=0)
-            found[number] = np.maximum(found[number], most)
-        return [
-            sign * collectives.all_reduce_max(each, "constants")
-            for each in found
-        ]
+            ends = np.stack([-values.min(axis=0), values.max(axis=0)])
+            found[number] = np.maximum(found[number], ends)
+        found = [collectives.all_reduce_max(e, "constants") for e in found]
+        return [-least for least, _ in found], [most for _, most in found]
 
     def medians(self) -> list[np.ndarray]:
         """Returns the medians of each point, by ever finer histograms."""
-        low = self.largest(-1)
+        low, high = self.ends()
         width = [
             (most - least) / _BINS
-            for least, most in zip(low, self.largest(1), strict=True)
+            for least, most in zip(low, high, strict=True)
         ]
         for _ in range(_PASSES):
             for n, counts in enumerate(self._histograms(low, width)):
