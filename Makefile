@@ -20,10 +20,12 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
 	XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA_FLAGS)"
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo results test horovod lint format benchmark clean
+.PHONY: help demo results test horovod lint docs format benchmark clean
 
 help:
 	@echo "make demo [DATASET=digits|mnist|cifar10|higgs]  train, shrink, compare"
@@ -32,12 +34,13 @@ help:
 	@echo "make test-jax                                   the tests on one backend"
 	@echo "make horovod                                    build and install Horovod"
 	@echo "make lint, make format                          check or mend the style"
+	@echo "make docs                                       the site, in site/"
 	@echo "make benchmark                                  the measured ratios"
 	@echo "make clean                                      remove .venv and caches"
 
 # A stamp is newer than pyproject.toml once what it asks for is installed.
 $(VENV)/demo.stamp: EXTRAS := tensorflow-cpu,examples
-$(VENV)/test.stamp: EXTRAS := tensorflow-cpu,jax,torch,test,dev
+$(VENV)/test.stamp: EXTRAS := tensorflow-cpu,jax,torch,test,dev,docs
 $(VENV)/%.stamp: pyproject.toml
 	@echo "== Installing into $(VENV): keras-apoptosis[$(EXTRAS)]"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -92,6 +95,11 @@ test-%: $(VENV)/test.stamp
 lint: $(VENV)/test.stamp
 	@echo "== Lint"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(MKDOCS) --quiet --site-dir $(VENV)/site
+
+# The site, with the tutorials run; `make lint` builds it without running them.
+docs: $(VENV)/test.stamp
+	KERAS_BACKEND=tensorflow $(QUIET) EXECUTE_TUTORIALS=true $(MKDOCS)
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
@@ -103,6 +111,6 @@ benchmark: $(VENV)/test.stamp
 	done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache \
-		.hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache \
+		.mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
