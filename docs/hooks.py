@@ -1,31 +1,74 @@
-"""Puts the documents of the repository's root on the site.
+"""Makes pages of what was written to be read elsewhere.
 
-Their links go through `docs/`, and those of pages to them through `../`, so
-that they work where the repository is browsed, too.
+Documents of the repository's root become pages: their links go through
+`docs/`, and those of pages to them through `../`, so that they also work where
+the repository is browsed. Names such as `ka.prune`, in pages and docstrings,
+become links to the reference, and doctests become code.
 """
 
+import re
 from pathlib import Path
+from typing import Any
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+ROOT = Path(__file__).parents[1]
 ROOT_PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
+REFERENCE = {
+    name
+    for page in (ROOT / "docs/reference").glob("*.md")
+    for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)
+}
+# A name in code, with or without arguments, which is not a link already.
+NAME = re.compile(r"(?<!\[)`ka(\.[\w.]+)(?:\([^`]*\))?`")
+# What is left as it is: code, doctests, headings and directives.
+VERBATIM = re.compile(
+    r"(^ *```.*?^ *```|^ *>>> .*?(?=\n\n|\Z)|^(?:#|::: ).*?$)",
+    re.MULTILINE | re.DOTALL,
+)
+DOCTEST = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds a page for each document of the root."""
-    root = Path(config.config_file_path).parent
     for document, page in ROOT_PAGES.items():
-        text = (root / document).read_text().replace("](docs/", "](")
+        text = (ROOT / document).read_text().replace("](docs/", "](")
         files.append(File.generated(config, page, content=text))
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """Sends links to documents of the root to their pages."""
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Links documents of the root, and names of the reference."""
     for document, page in ROOT_PAGES.items():
         markdown = markdown.replace(f"](../{document}", f"]({page}")
-    return markdown
+    return link_names(markdown)
+
+
+def link_names(text: str) -> str:
+    """Makes links of the names that the reference has."""
+    parts = VERBATIM.split(text)
+    parts[::2] = [NAME.sub(linked, part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def linked(name: re.Match[str]) -> str:
+    """Returns a link for a name, or its text if the reference has it not."""
+    full = f"keras_apoptosis{name[1]}"
+    return f"[{name[0]}][{full}]" if full in REFERENCE else name[0]
+
+
+class Docstrings(griffe.Extension):
+    """Adapts docstrings, before they are parsed."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Links names, and puts a fence around each doctest."""
+        if obj.docstring:
+            text = link_names(obj.docstring.value)
+            text = DOCTEST.sub(r"```pycon\n\g<0>\n```", text)
+            text = re.sub(r"^Example:", "**Example:**", text, flags=re.M)
+            obj.docstring.value = text

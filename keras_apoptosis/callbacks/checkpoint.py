@@ -50,10 +50,11 @@ class Checkpoint(keras.callbacks.Callback):
 
     Of several workers rank 0 writes, and alone needs the file to resume.
 
-    Callbacks take part by two methods: `get_state()` returns plain data (see
-    `docs/README.md`), `set_state(state)` goes on from there before training
-    begins. All of this package do; Keras' own, such as `EarlyStopping`, begin
-    anew.
+    Callbacks take part by two methods: `get_state()` returns plain data
+    (dictionaries whose keys are strings, lists, tuples, arrays, numbers,
+    strings or `None`), and `set_state(state)` goes on from there before
+    training begins. All of this package do; Keras' own, such as
+    `EarlyStopping`, begin anew.
 
     Args:
         path: Where to save: a name that ends in `.keras`.
