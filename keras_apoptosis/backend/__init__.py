@@ -5,6 +5,7 @@ Keras keeps its state otherwise.
 """
 
 from keras_apoptosis.backend.averages import weight_copies
+from keras_apoptosis.backend.cutting import cut, cut_shape, cut_variable
 from keras_apoptosis.backend.ftrl import implied_slots
 from keras_apoptosis.backend.holders import Holders, holders_of
 from keras_apoptosis.backend.kernels import (
@@ -118,7 +119,10 @@ __all__ = [
     "config_rebuilds",
     "copy_of",
     "custom_parts",
+    "cut",
+    "cut_shape",
     "cut_torch_state",
+    "cut_variable",
     "differences",
     "direct_operations",
     "drop_unsaved_variables",

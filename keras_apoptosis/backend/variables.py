@@ -80,14 +80,36 @@ def invalidate(holder: Any) -> None:
     Args:
         holder: What `held_value` gave before the variable was resized.
     """
+    if keras.backend.backend() == "tensorflow":
+        shape = (0,) * max(1, holder.shape.rank)
+        _fill(holder, np.zeros(shape, holder.dtype.as_numpy_dtype))
+
+
+def revive(variable: keras.Variable, holder: Any, value: np.ndarray) -> None:
+    """Brings a variable back whose holder was invalidated.
+
+    Args:
+        variable: The variable.
+        holder: What `held_value` gave before it was resized.
+        value: Its value at that time.
+    """
     if keras.backend.backend() != "tensorflow":
+        resize_variable(variable, value)
         return
+    _fill(holder, value)
+    variable._value = holder
+    variable._shape = tuple(value.shape)
+
+
+def _fill(holder: Any, value: np.ndarray) -> None:
+    """Gives a `tf.Variable` a value of any shape."""
     import tensorflow as tf
 
-    empty = tf.zeros((0,) * max(1, holder.shape.rank), holder.dtype)
     for each in replicas_of(holder):
         tf.raw_ops.AssignVariableOp(
-            resource=each.handle, value=empty, validate_shape=False
+            resource=each.handle,
+            value=tf.convert_to_tensor(value, holder.dtype),
+            validate_shape=False,
         )
 
 

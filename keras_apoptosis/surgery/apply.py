@@ -10,10 +10,14 @@ import keras
 import numpy as np
 
 from keras_apoptosis import backend
-from keras_apoptosis.backend import Holders, as_function, layers_inside
+from keras_apoptosis.backend import (
+    Holders,
+    as_function,
+    cut,
+    layers_inside,
+)
 from keras_apoptosis.graph import Analysis, Step
 from keras_apoptosis.surgery.arguments import new_arguments
-from keras_apoptosis.surgery.draft import cut
 from keras_apoptosis.surgery.followed import followed_changes, tensors_of
 from keras_apoptosis.surgery.parts import cut_parts
 from keras_apoptosis.surgery.plan import Plan
@@ -36,9 +40,12 @@ def apply_plan(analysis: Analysis, plan: Plan, holders: Holders) -> None:
             another model uses units that the plan removes.
     """
     changes = [(each.variable, each.typed()) for each in plan.changes]
-    changes += _new_slots(plan, holders)
+    changes += _implied_slots(plan, holders)
+    slots = _slots_to_cut(plan, holders, {id(each) for each, _ in changes})
     for variable, value in changes:
         backend.check_split(variable, value.shape)
+    for variable, kept in slots:
+        backend.check_split(variable, backend.cut_shape(variable.shape, kept))
     attributes = _new_attributes(analysis, plan)
     tensors = analysis.graph.tensors
     shapes = [(tensors[key], shape) for key, shape in plan.shapes.items()]
@@ -75,6 +82,9 @@ def apply_plan(analysis: Analysis, plan: Plan, holders: Holders) -> None:
             {*plan.values, *(id(thing) for thing, _ in attributes)},
             undo,
         )
+        # Last, and without a second copy: they are most of the memory.
+        for variable, kept in slots:
+            undo.append(backend.cut_variable(variable, kept))
         refresh(holders)
     except BaseException:
         for step in reversed(undo):
@@ -178,12 +188,17 @@ class UsedElsewhere(ValueError):
     """Units to remove are used by another model."""
 
 
-def _new_slots(
-    plan: Plan, holders: Holders
-) -> list[tuple[keras.Variable, np.ndarray]]:
-    """Computes the variables of optimizers that follow a weight's shape."""
-    copies = {id(each.variable) for each in plan.changes}
-    found: dict[int, tuple[keras.Variable, np.ndarray]] = {}
+def _slots_to_cut(
+    plan: Plan, holders: Holders, known: Container[int]
+) -> list[tuple[keras.Variable, dict[int, np.ndarray]]]:
+    """Returns variables of optimizers that are cut as a weight is.
+
+    Args:
+        plan: What the model becomes.
+        holders: The optimizers.
+        known: `id` of variables to leave out.
+    """
+    found: dict[int, tuple[keras.Variable, dict[int, np.ndarray]]] = {}
     for optimizer in holders.optimizers:
         weights = backend.weights_of(optimizer)
         for slot, axes in backend.slots_of(optimizer, weights):
@@ -193,8 +208,17 @@ def _new_slots(
                 if origin is not None
                 and origin[1] in plan.kept.get(id(weights[origin[0]]), {})
             }
-            if kept and id(slot) not in copies:
-                found[id(slot)] = slot, cut(backend.peek(slot), kept)
+            if kept and id(slot) not in known:
+                found[id(slot)] = slot, kept
+    return list(found.values())
+
+
+def _implied_slots(
+    plan: Plan, holders: Holders
+) -> list[tuple[keras.Variable, np.ndarray]]:
+    """Computes variables of optimizers that follow the values of weights."""
+    found = []
+    for optimizer in holders.optimizers:
         for weight, slot, new_value in backend.implied_slots(optimizer):
             if id(weight) in plan.values:
                 keep = functools.partial(
@@ -202,8 +226,8 @@ def _new_slots(
                 )
                 old = keep(backend.peek(weight))
                 new = plan.values[id(weight)]
-                found[id(slot)] = slot, new_value(old, new, keep)
-    return list(found.values())
+                found.append((slot, new_value(old, new, keep)))
+    return found
 
 
 def _new_attributes(

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_apoptosis import backend
+from keras_apoptosis.backend import cut
 from keras_apoptosis.graph import Analysis, Observation
 from keras_apoptosis.graph.trace import Block, Consumer
 from keras_apoptosis.surgery.absorption import absorber_of, response_to
@@ -208,13 +209,6 @@ class Draft:
                         rows[place[stay]] = np.tensordot(
                             incoming, rows[place], 1
                         )
-
-
-def cut(value: np.ndarray, kept: Mapping[int, np.ndarray]) -> np.ndarray:
-    """Returns an array with only some positions of some axes."""
-    for axis in sorted(kept, key=lambda axis: kept[axis].size):
-        value = np.take(value, kept[axis], axis)
-    return value
 
 
 def _producers(analysis: Analysis, number: int) -> list[Block]:

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from keras_apoptosis import backend
+from keras_apoptosis.backend import cut
 from keras_apoptosis.graph import Graph
-from keras_apoptosis.surgery.draft import cut
 from keras_apoptosis.surgery.plan import Plan
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 from collections.abc import Callable
 from typing import Any
@@ -92,6 +93,19 @@ def shrink(
     allowed = Allowed(prune_non_trainable, prune_normalized)
     analysis = _checked(model, removal, allowed)
     change = OutputChange(model, data)
+    report = _shrink(model, analysis, removal, _search())
+    return dataclasses.replace(report, output_change=change.measure())
+
+
+def _search() -> Any:
+    """Returns a function that finds holders, and remembers them."""
+    return functools.cache(backend.holders_of)
+
+
+def _shrink(
+    model: keras.Model, analysis: Analysis, removal: Removal, search: Any
+) -> Report:
+    """Shrinks a model of which the removal has been checked."""
     collectives.assert_same(
         removal.digest(),
         "the units to remove and their replacements",
@@ -102,13 +116,13 @@ def shrink(
     before = backend.parameters_of(model)
     notes = None
     with contextlib.suppress(UsedElsewhere):
-        notes = _apply(model, analysis, removal)
+        notes = _apply(model, analysis, removal, search(model))
     if notes is None:  # The other model may be deleted, but not collected.
+        search.cache_clear()
         gc.collect()
-        notes = _apply(model, analysis, removal)
+        notes = _apply(model, analysis, removal, search(model))
     after = backend.parameters_of(model)
-    report = report_of(analysis.groups, removal, before, after, notes)
-    return dataclasses.replace(report, output_change=change.measure())
+    return report_of(analysis.groups, removal, before, after, notes)
 
 
 def shrink_group_by_group(
@@ -128,11 +142,13 @@ def shrink_group_by_group(
     Returns:
         One report of all.
     """
+    search = _search()  # It takes longer than the removal of a group.
     reports: list[Report] = []
     for part in removal.parts():
         if reports:
             part = refit(analyse(model), part)
-        reports.append(shrink(model, part))
+        analysis = _checked(model, part, Allowed())
+        reports.append(_shrink(model, analysis, part, search))
     notes = (note for report in reports for note in report.notes)
     return Report(
         groups=tuple(group for report in reports for group in report.groups),
@@ -191,10 +207,12 @@ def _checked(
 
 
 def _apply(
-    model: keras.Model, analysis: Analysis, removal: Removal
+    model: keras.Model,
+    analysis: Analysis,
+    removal: Removal,
+    holders: backend.Holders,
 ) -> list[str]:
     """Shrinks a model, and lets all that holds its layers follow."""
-    holders = backend.holders_of(model)
     for each in holders.models:
         backend.sync_from_jax(each)
     copies = [

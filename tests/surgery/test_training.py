@@ -280,7 +280,13 @@ def test_gradients_reach_the_new_parameters():
 
 @pytest.mark.parametrize(
     "fails",
-    ["resize_variable", "set_attributes", "set_shape", "forget_compiled"],
+    [
+        "resize_variable",
+        "set_attributes",
+        "set_shape",
+        "cut_variable",
+        "forget_compiled",
+    ],
 )
 def test_all_or_nothing(fails, monkeypatch):
     model, x, y = trained("residual")
