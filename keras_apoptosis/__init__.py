@@ -11,7 +11,12 @@ from keras_apoptosis import (
     statistics,
     targets,
 )
-from keras_apoptosis.accounting import flops, plot_history, report
+from keras_apoptosis.accounting import (
+    flops,
+    plot_groups,
+    plot_history,
+    report,
+)
 from keras_apoptosis.graph import UnitGroup, register_rule, unit_groups
 from keras_apoptosis.graph import rule_table as rules
 from keras_apoptosis.selection.price import Limit
@@ -46,6 +51,7 @@ __all__ = [
     "inline",
     "layers",
     "make_prunable",
+    "plot_groups",
     "plot_history",
     "prune",
     "rebuild",

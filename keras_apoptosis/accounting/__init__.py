@@ -8,7 +8,7 @@ from keras_apoptosis.accounting.flops import (
     layer_costs,
     parameters,
 )
-from keras_apoptosis.accounting.plots import plot_history
+from keras_apoptosis.accounting.plots import plot_groups, plot_history
 from keras_apoptosis.accounting.size import Size, size_of
 from keras_apoptosis.accounting.summary import report
 
@@ -21,6 +21,7 @@ __all__ = [
     "flops",
     "layer_costs",
     "parameters",
+    "plot_groups",
     "plot_history",
     "report",
     "size_of",

@@ -27,6 +27,7 @@ from keras_apoptosis.callbacks.conflicts import (
 from keras_apoptosis.callbacks.event import Event
 from keras_apoptosis.callbacks.outcome import Masks, Skip
 from keras_apoptosis.distributed import collectives
+from keras_apoptosis.distributed.long_work import quiet
 from keras_apoptosis.graph import Analysis, UnitGroup, analyse
 from keras_apoptosis.graph.groups import Allowed, allowing
 from keras_apoptosis.graph.named_groups import named_groups
@@ -63,11 +64,14 @@ from keras_apoptosis.utils.serialization import (
 
 
 def with_its_groups(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets a method of a callback see the units that it may prune."""
+    """Lets a method of a callback see the units that it may prune.
+
+    Work in it shows its progress only if the callback prints.
+    """
 
     @functools.wraps(method)
     def wrapped(self: PruningCallback, *args: Any, **kwargs: Any) -> Any:
-        with allowing(self.allowed):
+        with allowing(self.allowed), quiet(not self.loudness):
             return method(self, *args, **kwargs)
 
     return wrapped
@@ -423,7 +427,7 @@ class PruningCallback(keras.callbacks.Callback):
     def loudness(self) -> int:
         """The amount of printing: 0, 1 or 2."""
         if self.verbose == "auto":
-            return 1 if self.params.get("verbose", 1) else 0
+            return 1 if (self.params or {}).get("verbose", 1) else 0
         return int(self.verbose)
 
     @property

@@ -17,6 +17,7 @@ from keras_apoptosis.criteria.registry import register
 from keras_apoptosis.criteria.scores import UnitScores
 from keras_apoptosis.criteria.weight_saliency import check_labelled
 from keras_apoptosis.distributed import collectives
+from keras_apoptosis.distributed.long_work import tracked
 from keras_apoptosis.graph import analyse
 from keras_apoptosis.graph.named_groups import named_groups
 from keras_apoptosis.statistics.replaced_units import ReplacedUnits
@@ -200,18 +201,19 @@ def penalties(
 ) -> UnitScores:
     """Computes mean replacement penalties with functions already compiled."""
     full = units.losses(data, constants, {}, batch_size)
-    found = {}
-    for name in units.groups:
-        size = next(iter(constants[name].values())).size
-        found[name] = np.array(
-            [
-                abs(
-                    units.losses(data, constants, {name: each}, batch_size)
-                    - full
-                ).sum(dtype="float64")
-                for each in np.eye(size)
-            ]
-        )
+    sizes = {
+        name: next(iter(constants[name].values())).size for name in units.groups
+    }
+    found = {name: np.zeros(size) for name, size in sizes.items()}
+    one_by_one = [
+        (name, n) for name, size in sizes.items() for n in range(size)
+    ]
+    for name, unit in tracked(
+        one_by_one, "Replacing units one by one", len(one_by_one)
+    ):
+        only = {name: np.eye(sizes[name])[unit]}
+        losses = units.losses(data, constants, only, batch_size)
+        found[name][unit] = abs(losses - full).sum(dtype="float64")
     return {
         name: collectives.all_reduce_sum(each, name)
         for name, each in found.items()

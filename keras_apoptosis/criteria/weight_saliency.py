@@ -17,6 +17,7 @@ import numpy as np
 from keras_apoptosis.backend import peek
 from keras_apoptosis.criteria.registry import register
 from keras_apoptosis.criteria.scores import WeightScores
+from keras_apoptosis.distributed.long_work import tracked
 from keras_apoptosis.statistics import WeightDerivatives
 from keras_apoptosis.utils.checks import check_choice, check_count, check_size
 
@@ -247,16 +248,21 @@ def loss_change(
     derivatives = WeightDerivatives(model, loss)
     weights = [each.astype("float32") for each in _weights(model)]
     full = derivatives.loss(data, batch_size=batch_size)
-    scores = []
-    for number, weight in enumerate(weights):
-        scores.append(np.zeros(weight.shape))
-        for index in zip(*np.nonzero(weight), strict=True):
-            without = weight.copy()
-            without[index] = 0
-            changed = [*weights[:number], without, *weights[number + 1 :]]
-            scores[-1][index] = (
-                derivatives.loss(data, changed, batch_size) - full
-            )
+    scores = [np.zeros(weight.shape) for weight in weights]
+    one_by_one = [
+        (number, index)
+        for number, weight in enumerate(weights)
+        for index in zip(*np.nonzero(weight), strict=True)
+    ]
+    for number, index in tracked(
+        one_by_one, "Leaving out weights one by one", len(one_by_one)
+    ):
+        without = weights[number].copy()
+        without[index] = 0
+        changed = [*weights[:number], without, *weights[number + 1 :]]
+        scores[number][index] = (
+            derivatives.loss(data, changed, batch_size) - full
+        )
     return scores
 
 
@@ -315,7 +321,7 @@ def _diagonal_products(
     order = 1 << (index.size - 1).bit_length()
     chosen = rng.choice(order, min(probes, order), replace=False)
     rows = [np.zeros_like(each) for each in steps]
-    for number in chosen:
+    for number in tracked(chosen, "Probing the Hessian", chosen.size):
         signs = flips * (1.0 - 2.0 * (np.bitwise_count(index & number) % 2))
         probe = [
             part.reshape(step.shape)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_apoptosis.accounting.costs import widths_of
+from keras_apoptosis.distributed.long_work import tracked
 from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.named_groups import named_groups
 from keras_apoptosis.selection.allocation import allocate
@@ -180,7 +181,9 @@ class TargetPruning:
             if above[1] <= allowed:
                 continue
             counts[n] *= allowed / above[1]
-            for _ in range(_MEASUREMENTS):
+            for _ in tracked(
+                range(_MEASUREMENTS), "Measuring narrower models", _MEASUREMENTS
+            ):
                 now = allocate(
                     costs, counts, before, errors, **self.options
                 ).widths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_apoptosis.distributed.long_work import tracked
 from keras_apoptosis.utils.checks import check_count
 
 _EXPECTED = (
@@ -120,6 +122,8 @@ def _stream(
     if samples is not None:
         check_count("samples", samples)
 
+    count = None  # Of batches, where that is known.
+
     def listed(item: Any) -> Any:
         """Returns the part of an item, of which a list is meant as a tuple."""
         return part(tuple(item) if isinstance(item, list) else item)
@@ -134,12 +138,15 @@ def _stream(
     elif _is(data, "torch", "utils.data.DataLoader"):
         stream = map(listed, data)
     elif isinstance(data, (tuple, list, dict)) or _is_array(data):
-        stream = _slices(part(data), batch_size)
+        inputs = part(data)
+        stream = _slices(inputs, batch_size)
+        rows = _size(inputs)
+        count = math.ceil(min(rows, samples or rows) / batch_size)
     elif _is_stream(data):
         stream = map(part, data)
     else:
         raise ValueError(f"{_EXPECTED} Received: {_describe(data)}")
-    return _limited(stream, samples, data)
+    return tracked(_limited(stream, samples, data), "Running batches", count)
 
 
 def lasting(data: Any, samples: int) -> Any:

@@ -1,5 +1,7 @@
 """Counts by hand, and what people look at."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -100,6 +102,48 @@ def test_nothing_to_plot_is_an_error(history, tmp_path):
     with pytest.raises(ValueError, match=r"Expected .* Received: "):
         ka.plot_history(history, tmp_path / "figure.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_widths_of_groups_are_plotted_before_and_after(tmp_path):
+    """From a model, a report, the history of a callback, or groups."""
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(8, name="one"),
+            layers.Dense(4, name="two"),
+            layers.Dense(2, name="last"),
+        ]
+    )
+    groups = ka.unit_groups(model)
+    first = ka.shrink(model, ka.Removal({"one": [0, 1]}))
+    second = ka.shrink(model, ka.Removal({"one": [0], "two": [3]}))
+    events = [
+        SimpleNamespace(units={"one": (8, 6), "two": (4, 4)}),
+        SimpleNamespace(units={"one": (6, 5), "two": (4, 3)}),
+    ]
+
+    def shown(*given, **named):
+        (axes,) = ka.plot_groups(*given, **named).axes
+        labels = [tick.get_text() for tick in axes.get_yticklabels()]
+        return dict(
+            zip(labels, [t.get_text() for t in axes.texts], strict=True)
+        )
+
+    assert shown(model) == {"one": "5", "two": "3", "last": "2"}
+    everything = {"one": "8 → 5", "two": "4 → 3", "last": "2"}
+    assert shown(model, before=groups) == everything
+    assert shown(model, before=events) == everything
+    assert shown(first) == {"one": "8 → 6"}
+    assert shown(events) == {"one": "8 → 5", "two": "4 → 3"}
+    assert shown(model, before=second)["one"] == "6 → 5"
+    ka.plot_groups(model, tmp_path / "groups.svg", before=groups)
+    assert "<svg" in (tmp_path / "groups.svg").read_text()
+
+
+@pytest.mark.parametrize("groups", [[], None, "model", [1, 2]])
+def test_no_widths_to_plot_is_an_error(groups):
+    with pytest.raises(ValueError, match=r"Expected `groups` .* Received: "):
+        ka.plot_groups(groups)
 
 
 def test_a_report_tells_which_methods_can_prune_a_group():

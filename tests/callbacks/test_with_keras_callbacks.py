@@ -8,6 +8,9 @@ import threading
 import keras
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
 
 import keras_apoptosis as ka
 
@@ -171,7 +174,11 @@ def test_all_at_once(method, first, tmp_path):
     assert ends == list(range(EPOCHS))
     assert np.allclose(np.divide(rates[1:], rates[:-1]), 0.5)
     assert len(receiver.received) == EPOCHS
-    assert any((tmp_path / "logs").rglob("events*"))
+    shown = EventAccumulator(str(tmp_path / "logs/train")).Reload()
+    tags = set(shown.Tags()["tensors"])
+    assert {"two/kernel/histogram", "epoch_loss"} <= tags
+    # What a pruning callback adds is seen by the callbacks after it.
+    assert ({"epoch_parameters", "epoch_units/two"} <= tags) == first
     changed = [event for event in pruning.history if not event.skipped]
     assert changed
     # The file was written at the end of the last epoch; what is left is
