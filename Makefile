@@ -111,6 +111,6 @@ benchmark: $(VENV)/test.stamp
 	done
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache \
+	rm -rf $(VENV) build dist site .cache *.egg-info .pytest_cache .ruff_cache \
 		.mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

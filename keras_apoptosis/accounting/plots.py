@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -164,7 +165,15 @@ def _widths(argument: str, given: Any, end: int) -> dict[str, int]:
 def _figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    class NotebookFigure(Figure):
+        """A figure that notebooks show, though `pyplot` does not know it."""
+
+        def _repr_png_(self) -> bytes:
+            image = io.BytesIO()
+            self.savefig(image, format="png", dpi=100)
+            return image.getvalue()
+
+    return NotebookFigure(figsize=(width, height), layout="constrained")
 
 
 def _written(figure: Any, path: Any) -> Any:

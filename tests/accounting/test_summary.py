@@ -93,8 +93,12 @@ HISTORY = {
 def test_plot(tmp_path, logs, whole):
     history = keras.callbacks.History()
     history.history = logs
-    ka.plot_history(history if whole else logs, tmp_path / "figure.png")
+    figure = ka.plot_history(
+        history if whole else logs, tmp_path / "figure.png"
+    )
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    # As a notebook asks for it, which has not imported pyplot.
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("history", [{}, {"lr": [1.0]}, [1.0, 2.0], None])
