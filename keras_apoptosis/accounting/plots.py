@@ -66,8 +66,10 @@ def plot_history(history: Any, path: Any = None) -> Any:
             epochs = np.arange(1, len(logs[name]) + 1)
             axes.plot(epochs, logs[name], marker=".", label=label)
         axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if title in ("units", "parameters"):
             axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter("{x:,.0f}")
         if len(names) > 1 and len(names) <= 8:
             axes.legend(frameon=False, fontsize="small")
         axes.spines[["top", "right"]].set_visible(False)

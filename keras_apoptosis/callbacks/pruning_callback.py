@@ -674,7 +674,7 @@ class PruningCallback(keras.callbacks.Callback):
         self, analysis: Analysis, amount: float, share: float = 1.0
     ) -> Removal | Masks | Skip:
         """Decides what to prune, or a share of what `prune` just decided."""
-        outcome: Removal | Masks | Skip
+        outcome: Any
         if self._to_target is not None:
             outcome = self._to_target.removal(analysis, amount, share)
             if not len(outcome):
@@ -685,6 +685,12 @@ class PruningCallback(keras.callbacks.Callback):
             outcome = self.prune(analysis, amount)
         else:
             outcome = self.prune_less(analysis, amount, share)
+        if not isinstance(outcome, (Removal, Masks, Skip)):
+            raise ValueError(
+                f"Expected `{type(self).__name__}.prune` to return a "
+                "`ka.Removal`, `ka.callbacks.Masks` or `ka.callbacks.Skip`. "
+                f"Received: {outcome!r}"
+            )
         return self._weighed(analysis, outcome)
 
     def _within(

@@ -32,7 +32,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     for row in cells:
         grid.add_row(*row)
     text = io.StringIO()
-    Console(file=text, width=200, color_system=None).print(grid)
+    # In a notebook it would be shown there instead of written.
+    console = Console(
+        file=text, width=200, color_system=None, force_jupyter=False
+    )
+    console.print(grid)
     return "\n".join(
         line.rstrip() for line in text.getvalue().splitlines() if line.strip()
     )

@@ -49,6 +49,13 @@ def test_table():
     assert lines[2:] == [["one", "1,234"], ["two", "x"]]
 
 
+def test_a_table_is_text_in_notebooks_as_well(monkeypatch):
+    """There rich would show it, and write nothing."""
+    expected = table(["a"], [[1]])
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert table(["a"], [[1]]) == expected != ""
+
+
 def test_report_of_a_removal():
     model = keras.Sequential(
         [

@@ -67,6 +67,17 @@ def test_it_prunes_and_the_base_does_the_rest():
     ]
 
 
+@pytest.mark.parametrize("wrong", [None, {"hidden": [0]}])
+def test_anything_but_a_decision_is_an_error(wrong):
+    """A forgotten `return`, or units without `ka.Removal` around them."""
+    method = QuietUnits(0.5, X)
+    method.prune = lambda analysis, amount: wrong
+    model = network()
+    with pytest.raises(ValueError, match=r"`QuietUnits.prune`.* Received: "):
+        model.fit(X, X[:, :1], verbose=0, callbacks=[method])
+    assert model.get_layer("hidden").units == 4
+
+
 def test_arguments_of_the_base():
     model = network()
     model.fit(
