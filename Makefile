@@ -49,7 +49,7 @@ $(VENV)/%.stamp: pyproject.toml
 
 demo: $(VENV)/demo.stamp
 	KERAS_BACKEND=tensorflow $(QUIET) \
-		$(BIN)/python examples/mnist_apoptosis.py --dataset $(DATASET)
+		$(BIN)/python examples/demo.py --dataset $(DATASET)
 
 # The tables anew from what is stored, and how long their trainings take.
 results: $(VENV)/demo.stamp

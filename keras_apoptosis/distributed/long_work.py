@@ -23,7 +23,7 @@ from rich.progress import (
 
 from keras_apoptosis.distributed.collectives import is_primary
 
-PATIENCE = 2.0  # Seconds that work may take before it shows.
+PATIENCE = 5.0  # Seconds that work may take before it shows.
 
 Item = TypeVar("Item")
 _depth = 0  # Of work in which no further progress shows.

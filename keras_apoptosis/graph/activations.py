@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -111,7 +112,11 @@ def _try(activation: Callable[[Any], Any]) -> bool | None:
 
     def made(entries: np.ndarray) -> np.ndarray:
         tensor = ops.convert_to_tensor(entries, "float32")
-        with keras.StatelessScope(), no_gradients():
+        with (
+            keras.StatelessScope(),
+            no_gradients(),
+            warnings.catch_warnings(action="ignore"),  # Of such a shape.
+        ):
             found = ops.convert_to_numpy(activation(tensor))
         if found.shape != entries.shape:
             raise ValueError("another shape")

@@ -1,12 +1,11 @@
-"""The README's snippets of the four methods, as they stand, on real data.
+"""A snippet of each method, as users write it, on real data.
 
-    python benchmarks/readme_snippets.py --seeds 3
+    python benchmarks/default_snippets.py --seeds 3
 
-Code blocks are read from README.md and executed. They get what they leave out:
-data, a model, and what `model.compile(...)` is to be. Plain training is the
-same block without its callback, from the same seed; its moving statistics are
-computed anew in the end, as methods do it. Training rows are an excerpt; test
-rows are used once, at the end.
+They get what they leave out: data, a model, and what `model.compile(...)` is
+to be. Plain training is the same snippet without its callback, from the same
+seed; its moving statistics are computed anew in the end, as methods do it.
+Training rows are an excerpt; test rows are used once, at the end.
 
 Every training is written to a file at once, and not repeated when the command
 is given again; `--table` prints what the file has.
@@ -39,28 +38,69 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 from datasets import Dataset, load  # noqa: E402
 
-METHODS = (
-    "NeuronApoptosis",
-    "SynapticStripping",
-    "SaliencyPruning",
-    "DemonPruning",
+SNIPPETS = {
+    "NeuronApoptosis": """
+import keras, keras_apoptosis as ka
+
+model = keras.Sequential(
+    [
+        keras.Input((28, 28)),
+        keras.layers.Flatten(),
+        ka.layers.FeatureSelection(),  # pixels leave, too
+        keras.layers.Dense(1024, activation="relu"),
+        keras.layers.Dense(1024, activation="relu"),
+        keras.layers.Dense(10),
+    ]
 )
+model.compile(
+    "adam",
+    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    metrics=["accuracy"],
+)
+apoptosis = ka.callbacks.NeuronApoptosis(
+    target=ka.targets.Parameters(at_most=0.03),
+    schedule=ka.schedules.Logarithmic(0.125),
+    data=x[:4096],
+)
+model.fit(x, y, batch_size=128, epochs=16, callbacks=[apoptosis])
+model.summary()  # smaller
+model.save("small.keras")  # without FeatureSelection any Keras loads it
+""",
+    "SynapticStripping": """
+model = ka.make_prunable(model, track_statistics=True)
+model.compile(...)
+model.fit(
+    x,
+    y,
+    epochs=50,
+    validation_data=(xv, yv),
+    callbacks=[ka.callbacks.SynapticStripping(share=0.1)],
+)
+ka.shrink(model, ka.selection.dead_units(model, xv))  # what stayed dead
+model = ka.strip_pruning(model)  # plain layers, masks folded in
+""",
+    "SaliencyPruning": """
+pruning = ka.callbacks.SaliencyPruning(
+    "mean_replacement_saliency",
+    schedule=ka.schedules.AtEpochs({2: 0.2, 3: 0.3, 4: 0.45}),
+    data=(x[:1000], y[:1000]),
+)
+model.fit(x, y, epochs=10, callbacks=[pruning])
+""",
+    "DemonPruning": """
+demon = ka.callbacks.DemonPruning(
+    target=ka.targets.Parameters(at_most=0.3),
+    data=x[:512],  # judges units each twentieth of the training
+)
+model.fit(x, y, epochs=50, callbacks=[demon])
+""",
+}
+METHODS = tuple(SNIPPETS)
 COMPILED = """model.compile(
     "adam",
     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     metrics=["accuracy"],
 )"""
-
-
-def snippets() -> dict[str, str]:
-    """Returns the README's code block of each method."""
-    blocks = re.findall(
-        r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
-    )
-    return {
-        method: next(b for b in blocks if f"callbacks.{method}(" in b)
-        for method in METHODS
-    }
 
 
 def code_of(snippet: str, data: Dataset, plain: bool) -> str:
@@ -109,7 +149,7 @@ def train(
         "xv": data.x_val[:2000],
         "yv": data.y_val[:2000],
     }
-    snippet = snippets()[method]
+    snippet = SNIPPETS[method]
     units = before = 0
     if "keras.Sequential(" not in snippet:
         names["model"] = model_for(method, data)
@@ -211,7 +251,7 @@ def main() -> None:
     add("--rows", type=int, default=16_000, help="of the training part")
     add("--seeds", type=int, default=1, help="how many, from 0")
     add("--first-seed", type=int, default=0)
-    add("--runs", type=Path, default=Path("output/readme_snippets.jsonl"))
+    add("--runs", type=Path, default=Path("output/default_snippets.jsonl"))
     add("--table", action="store_true", help="only print the table")
     arguments = parser.parse_args()
     path = arguments.runs
@@ -240,7 +280,7 @@ def _train_all(
             for method in arguments.methods:
                 for plain in (True, False):
                     asked = (name, method, seed, plain, arguments.rows)
-                    if (*asked, snippets()[method]) in done:
+                    if (*asked, SNIPPETS[method]) in done:
                         continue
                     run = train(method, data, seed, plain, arguments.rows)
                     runs.append(run)
