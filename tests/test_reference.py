@@ -1,4 +1,4 @@
-"""Checks that the reference of the site has every public name."""
+"""Checks names: the reference has all of them, and documents no others."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,8 @@ import pytest
 
 import keras_apoptosis as ka
 
-PAGES = Path(__file__).parents[1] / "docs/reference"
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs/reference"
 DOCUMENTED = [
     name.split(".")[1:]
     for page in sorted(PAGES.glob("*.md"))
@@ -45,3 +46,18 @@ def test_every_public_name_is_on_a_page(module: ModuleType) -> None:
 def test_no_name_is_there_twice() -> None:
     values = [id(found(path)) for path in DOCUMENTED]
     assert len(values) == len(set(values))
+
+
+DOCUMENTS = [
+    *PAGES.parent.rglob("*.md"),
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+]
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_documents_name_what_the_package_has(page: Path) -> None:
+    """In prose and code; the changelog alone has names of old."""
+    names = set(re.findall(r"(?<!/)\bka((?:\.[A-Za-z]\w*)+)", page.read_text()))
+    for name in sorted(names):
+        found(name.split(".")[1:])
