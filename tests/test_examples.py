@@ -19,6 +19,7 @@ RUNS = [
     "demo.py --dataset digits --epochs 4 --width 16 --seeds 2",
     "run.py -cn mnist_adam -m dataset=digits epochs=4 hidden=[16,16] seed=0",
     "run.py -cn lenet_weights -m samples=256 epochs=1 seed=0",
+    "run.py -cn alexnet -m samples=64 epochs=1 method=plain,weights seed=0",
     "run.py -cn heuristics -m dataset=digits epochs=4 hidden=[16] start=0.25 "
     "later=fixed level=normal degree=fixed,aggressive",
     "run.py -cn pretraining -m samples=256 epochs=2 hidden=[16,8] seed=0",
@@ -26,11 +27,15 @@ RUNS = [
     "method=magnitude,mrs,random",
     "run.py -cn thesis_rounds -m samples=320 epochs=2 seed=0 rounds=2 "
     "method=reconstruction:0.1,snap:0.3",
-    "run.py -cn thesis_saliencies samples=64 epochs=1",
-    "run.py -cn thesis_attack_tanh -m samples=64 epochs=1 multiplier=1,100",
+    "run.py -cn thesis_saliencies samples=64 epochs=1 moments=1",
+    "run.py -cn thesis_attack_cifar samples=64 epochs=1 multiplier=100 start=1",
     "run.py -cn demon_constants -m samples=256 epochs=2 width=16 seed=0 "
     "dataset=higgs model=mlp,normalized_mlp "
     "method=plain,demon_paper:0.01,demon_target:0.8",
+    "run.py -cn demon_sweep -m samples=128 epochs=1 strength=0.1 seed=0 "
+    "optimizer=sgd variant=none,cosine",
+    "run.py -cn demon_noise -m samples=32 epochs=1 rate=0.1 "
+    "regime=sgd_noise,symmetric",
     f"run.py -cn demon_resnet_short -m {DEMON} pool=4 width=4 rounds=2 "
     "method=plain,demon:0.01,demon_static:0.01,demon_target:0.5,snap:0.3,"
     "cropit:0.3,early_snap:0.3,early_crop:0.3,slimming:0.3,magnitude:0.3",

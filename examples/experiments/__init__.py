@@ -13,6 +13,8 @@ makes the tables of a page from the rows.
 EXPERIMENTS = (
     "apoptosis",
     "demon",
+    "demon_noise",
+    "demon_sweep",
     "mlp_stripping",
     "pretraining",
     "thesis_attack",

@@ -1,8 +1,11 @@
-"""Neuron apoptosis of MLPs and of LeNet (Siegel, Daily and Vishnu, 2016).
+"""Neuron apoptosis of MLPs, LeNet and AlexNet (Siegel et al., 2016).
 
 Methods: `plain`; `reconstruction`, by least squares; `inputs`, the same where
 input features leave like units; `weights`, the paper's rule. The last needs
-the regime `small_weights`: initial weights of deviation 0.001, and L2.
+small initial weights and L2, as in the regimes `small_weights` and `quick`.
+The latter is the paper's "quick" solver: gradient descent with momentum, whose
+rate falls exponentially, over any number of steps as far as by the paper's
+0.999964 in each of 60,000.
 """
 
 from __future__ import annotations
@@ -21,21 +24,39 @@ from experiments.figures import tidy
 from experiments.rows import Row, beside_plain, by_setting, markdown
 from keras_apoptosis.selection.levels import LEVELS
 
+# Channels, kernel, strides, padding, and whether there is a pooling; AlexNet
+# has a quarter of its channels and strides for small images.
+CONVOLUTIONS = {
+    "mlp": (),
+    "lenet": ((20, 5, 1, "valid", True), (50, 5, 1, "valid", True)),
+    "alexnet": (
+        (24, 5, 2, "same", True),
+        (64, 3, 1, "same", True),
+        (96, 3, 1, "same", False),
+        (96, 3, 1, "same", False),
+        (64, 3, 1, "same", True),
+    ),
+}
+DECAY = 0.999964**60_000
+
 
 @dataclasses.dataclass
 class Config(training.Config):
     """Settings.
 
     Attributes:
-        model: `mlp` or `lenet`.
-        hidden: Units of the hidden layers of an MLP.
-        regime: `adam`, `cosine` (the rate falls) or `small_weights`.
-        deviation: Of initial weights in `small_weights`.
-        l2: In `small_weights`.
-        rate: The rate of Adam at first.
+        model: `mlp`, `lenet` or `alexnet`.
+        hidden: Units of the hidden dense layers.
+        regime: `adam`, `cosine` (the rate falls), `small_weights` or `quick`.
+        deviation: Of initial weights in the last two; with `relative` of
+            their share by `1 / √inputs`.
+        relative: Whether initial weights are as much smaller as a unit has
+            more inputs, which deep networks need to begin.
+        l2: In the last two.
+        rate: At first.
         method: `plain`, `reconstruction`, `inputs` or `weights`.
         level: How aggressive.
-        tolerance: Instead of a level.
+        tolerance: Or a factor, instead of a level.
         target: Share of the parameters, instead of a level.
         start: Fraction of the training before the first event.
         later: Of events after it: `logarithmic` or `fixed`.
@@ -54,6 +75,7 @@ class Config(training.Config):
     epochs: int = 16
     regime: str = "adam"
     deviation: float = 0.001
+    relative: bool = False
     l2: float = 1e-3
     rate: float = 1e-3
     method: str = "plain"
@@ -113,25 +135,32 @@ def judged(model: keras.Model, data: Any) -> Row:
 
 
 def build(data: Any, config: Config, steps: int) -> keras.Model:
-    """Makes a compiled network: an MLP, or Caffe's LeNet."""
+    """Makes a compiled network."""
     small = {}
-    if config.regime == "small_weights":  # Similar units come together.
+    if config.regime in ("small_weights", "quick"):
+        # Similar units come together.
         small = {
-            "kernel_initializer": keras.initializers.RandomNormal(
-                stddev=config.deviation
-            ),
+            "kernel_initializer": keras.initializers.VarianceScaling(
+                config.deviation**2, "fan_in", "untruncated_normal"
+            )
+            if config.relative
+            else keras.initializers.RandomNormal(stddev=config.deviation),
             "kernel_regularizer": keras.regularizers.L2(config.l2),
         }
     stack: list[Any] = [keras.Input(data.input_shape)]
-    if config.model == "lenet":
-        for number, channels in enumerate((20, 50), 1):
-            name = f"conv_{number}"
-            stack += [
-                layers.Conv2D(
-                    channels, 5, activation="relu", name=name, **small
-                ),
-                layers.MaxPooling2D(2),
-            ]
+    for number, (channels, size, strides, padding, pooling) in enumerate(
+        CONVOLUTIONS[config.model], 1
+    ):
+        convolution = layers.Conv2D(
+            channels,
+            size,
+            strides,
+            padding,
+            activation="relu",
+            name=f"conv_{number}",
+            **small,
+        )
+        stack += [convolution, *[layers.MaxPooling2D(2)] * pooling]
     stack.append(layers.Flatten())
     if config.method == "inputs":
         stack.append(ka.layers.FeatureSelection(name="inputs"))
@@ -143,8 +172,12 @@ def build(data: Any, config: Config, steps: int) -> keras.Model:
     rate: Any = config.rate
     if config.regime == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    optimizer: keras.Optimizer = keras.optimizers.Adam(rate)
+    if config.regime == "quick":
+        rate = keras.optimizers.schedules.ExponentialDecay(rate, steps, DECAY)
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9)
     model.compile(
-        keras.optimizers.Adam(rate),
+        optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

@@ -126,13 +126,18 @@ class Config(training.Config):
     slimming: float = 1e-3
 
 
-def run(config: Config) -> Row:
-    """Trains once."""
+def run(config: Config, pruning: Callable | None = None) -> Row:
+    """Trains once.
+
+    Args:
+        config: What is set.
+        pruning: A function that makes the callbacks, if not by the method.
+    """
     data = prepare(config)
     x, y = data["train"]
     steps = config.epochs * -(-len(y) // config.batch_size)
     cost = ka.callbacks.TrainingCost(config.batch_size)
-    callbacks = callbacks_of(config, data)
+    callbacks = (pruning or callbacks_of)(config, data)
     if config.decay and config.optimizer != "adamw":
         # As in the loss: λ/2 Σ w².
         callbacks.append(Penalty(config.decay / 2, "l2", kernels_of))
@@ -245,18 +250,12 @@ def callbacks_of(config: Config, data: dict[str, tuple]) -> list[Any]:
             else {"strength": float(number)}
         )
         return [
-            ka.callbacks.DemonPruning(
-                recalibrate=False,  # Measured after training.
-                data=x[:512],
-                schedule=ka.schedules.Fixed(
-                    config.prune_every, start=config.prune_every
-                ),
+            demon_of(
+                config,
+                x,
                 noise_variance=float(variance or config.noise),
-                noise_every=config.noise_every,
                 dynamic=name != "demon_static",
                 constant=name != "demon_paper",
-                start=config.start,
-                min_gain=config.min_gain,
                 penalty=config.penalty,
                 **wanted,
             )
@@ -281,6 +280,21 @@ def callbacks_of(config: Config, data: dict[str, tuple]) -> list[Any]:
     if name == "slimming":
         return [Penalty(config.slimming, "l1", scales_of), pruning]
     return [pruning]
+
+
+def demon_of(config: Config, x: Any, **own: Any) -> ka.callbacks.DemonPruning:
+    """Makes demon pruning as all its experiments have it."""
+    return ka.callbacks.DemonPruning(
+        recalibrate=False,  # Measured after training.
+        data=x[:512],
+        schedule=ka.schedules.Fixed(
+            config.prune_every, start=config.prune_every
+        ),
+        noise_every=config.noise_every,
+        start=config.start,
+        min_gain=config.min_gain,
+        **own,
+    )
 
 
 def prepare(config: Config) -> dict[str, tuple]:

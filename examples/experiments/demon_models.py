@@ -186,22 +186,25 @@ def mlp(
     activation: str = "relu",
     augment: bool = False,
     normalize: bool = False,
+    growth: int = 1,
 ) -> keras.Model:
     """Makes an MLP.
 
     Args:
         shape: Shape of a row.
         classes: Number of classes.
-        width: Units of a hidden layer.
+        width: Units of the first hidden layer.
         depth: Number of hidden layers.
         activation: The activation.
         augment: Has no effect.
         normalize: Whether hidden layers have batch normalizations.
+        growth: Units of a hidden layer, as a multiple of the one before.
     """
     inputs = keras.Input(tuple(shape))
     x = layers.Flatten()(inputs)
-    for _ in range(depth[0]):
-        x = layers.Dense(width, use_bias=not normalize)(x)
+    for number in range(depth[0]):
+        units = width * growth**number
+        x = layers.Dense(units, use_bias=not normalize)(x)
         if normalize:
             x = layers.BatchNormalization(momentum=0.9)(x)
         x = layers.Activation(activation)(x)
@@ -209,7 +212,9 @@ def mlp(
 
 
 MODELS = {
+    "growing_mlp": functools.partial(mlp, growth=3),
     "mlp": mlp,
+    "normalized_growing_mlp": functools.partial(mlp, normalize=True, growth=3),
     "normalized_mlp": functools.partial(mlp, normalize=True),
     "resnet_18": resnet_18,
     "resnet_50": resnet_50,

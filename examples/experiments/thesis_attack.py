@@ -30,48 +30,57 @@ class Config(thesis_network.Config):
 
     Attributes:
         activation: `relu` or `tanh`.
-        unit: Of the first layer.
+        normalize: Whether a batch normalization precedes each activation.
+        layer: That of the unit.
+        unit: Which one is attacked.
         multiplier: Of the rate; 1 for no attack.
+        start: The step of the first attack; after a tenth of the training if
+            none is given.
     """
 
     epochs: int = 5
     activation: str = "relu"
+    normalize: bool = False
+    layer: str = "conv1"
     unit: int = 0
     multiplier: float = 1.0
+    start: int | None = None
 
 
 def run(config: Config) -> Row:
-    """Trains once, and attacks after a tenth of the training."""
+    """Trains once, and attacks."""
     data = thesis_network.data_of(config)
     steps = len(data.y_train) // config.batch_size * config.epochs
     monitor = ka.callbacks.UnitMonitor(
         sample_of(data, 0),
         every=max(1, steps // 40),
-        layers=["conv1"],
+        layers=[config.layer],
         penalty=True,
-        histograms={"conv1": [config.unit]},
+        histograms={config.layer: [config.unit]},
     )
     attack = LearningRateAttack(
-        "conv1",
+        config.layer,
         config.unit,
         multiplier=config.multiplier,
-        start=steps // 10,
+        start=steps // 10 if config.start is None else config.start,
         repeats=10,
         interval=10,
     )
     _, log = training.fit(
         config,
-        lambda: build(config.activation),
+        lambda: build(config.activation, data.input_shape, config.normalize),
         data.x_train,
         data.y_train,
         callbacks=[monitor, attack],
         resume=False,
     )
-    histograms = [r.histograms["conv1"][config.unit] for r in monitor.records]
+    histograms = [
+        r.histograms[config.layer][config.unit] for r in monitor.records
+    ]
     return {
         "steps": [record.step for record in monitor.records],
         **{
-            name: monitor.series(name, "conv1")[:, config.unit]
+            name: monitor.series(name, config.layer)[:, config.unit]
             for name in MEASURES
         },
         "loss": monitor.records[-1].loss,
@@ -112,7 +121,7 @@ def draw(rows: list[Row], path: Path) -> None:
     rows = [
         row
         for row in rows
-        if all(row["config"][k] == first[k] for k in ("activation", "seed"))
+        if all(row["config"][k] == first[k] for k in first if k != "multiplier")
     ]
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(2, 1))

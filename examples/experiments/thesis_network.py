@@ -1,8 +1,9 @@
-"""The small CNN of Evci's thesis, and what all its experiments share."""
+"""The small CNNs of Evci's thesis, and what all its experiments share."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -16,7 +17,7 @@ from experiments.initial_weights import as_in_pytorch
 
 @dataclasses.dataclass
 class Config(training.Config):
-    """Settings of all experiments of the thesis: gradient descent on MNIST."""
+    """Settings of all experiments of the thesis: gradient descent."""
 
     batch_size: int = 32
 
@@ -25,29 +26,50 @@ def data_of(config: Config) -> Any:
     """Returns the data, normalized as PyTorch's examples do."""
     data = training.data_of(config)
     parts = ("x_train", "x_val", "x_test")
-    normal = {name: (getattr(data, name) - 0.1307) / 0.3081 for name in parts}
+    mean, deviation = (
+        (0.5, 0.5) if config.dataset == "cifar10" else (0.1307, 0.3081)
+    )
+    normal = {n: (getattr(data, n) - mean) / deviation for n in parts}
     return dataclasses.replace(data, **normal)
 
 
-def build(activation: str = "relu") -> keras.Model:
-    """Makes the small CNN of section 2.2, compiled.
+def build(
+    activation: str = "relu",
+    shape: Sequence[int] = (28, 28, 1),
+    normalize: bool = False,
+) -> keras.Model:
+    """Makes the small CNN of section 2.2 or of chapter 3, compiled.
 
     Appendix C.1 prints `fc1` with 32 units; the 20,522 parameters of section
     4.2 are those of 64.
+
+    Args:
+        activation: `relu` or `tanh`.
+        shape: Of an image; those of CIFAR-10 give the network of C.2.
+        normalize: Whether a batch normalization precedes each activation.
     """
+    side = ((shape[0] - 4) // 2 - 4) // 2  # After both convolutions.
+
+    def activated() -> list[layers.Layer]:
+        found: list[layers.Layer] = [layers.Activation(activation)]
+        return [layers.BatchNormalization(), *found] if normalize else found
+
     model = keras.Sequential(
         [
-            keras.Input((28, 28, 1)),
-            ka.layers.PrunableConv2D(8, 5, name="conv1", **as_in_pytorch(25)),
+            keras.Input(tuple(shape)),
+            ka.layers.PrunableConv2D(
+                8, 5, name="conv1", **as_in_pytorch(25 * shape[-1])
+            ),
             layers.MaxPooling2D(),
-            layers.Activation(activation),
+            *activated(),
             ka.layers.PrunableConv2D(16, 5, name="conv2", **as_in_pytorch(200)),
             layers.MaxPooling2D(),
-            layers.Activation(activation),
+            *activated(),
             layers.Flatten(),
             ka.layers.PrunableDense(
-                64, activation=activation, name="fc1", **as_in_pytorch(256)
+                64, name="fc1", **as_in_pytorch(16 * side**2)
             ),
+            *activated(),
             ka.layers.PrunableDense(10, name="fc2", **as_in_pytorch(64)),
         ]
     )

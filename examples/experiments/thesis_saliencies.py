@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,49 @@ from keras_apoptosis.selection import budget
 from keras_apoptosis.statistics import WeightDerivatives
 from keras_apoptosis.statistics.replaced_units import ReplacedUnits
 
+# Which weights and units go, and which shares of them: figures 2.2 to 2.5, and
+# 4.1 to 4.5.
+WEIGHTS = {"all weights": (0.5,), "conv1's weights": (0.01, 0.05, 0.2, 0.8)}
+UNITS = {"conv1": (0.5,), "fc1": (0.1, 0.2, 0.4, 0.5, 0.6, 0.8)}
+# Table 2.1, in seconds.
+RUNTIMES = {
+    "magnitude": 0.00006,
+    "taylor": 0.088,
+    "hessian": 0.483,
+    "taylor2": 0.564,
+}
+
 
 @dataclasses.dataclass
 class Config(thesis_network.Config):
-    """Settings."""
+    """Settings.
+
+    Attributes:
+        activation: `relu` or `tanh`.
+        moments: How often an epoch criteria are compared.
+    """
 
     epochs: int = 3
+    activation: str = "relu"
+    moments: int = 4
 
 
 class Comparison(keras.callbacks.Callback):
-    """Asks what each criterion's choice would do to the loss, now and then."""
+    """Asks what each criterion's choice would do to the loss, now and then.
+
+    Attributes:
+        steps: When.
+        changes: Of the loss, by what goes, its share and the criterion.
+        seconds: Of the scores of all weights, by criterion.
+    """
 
     def __init__(self, sample: Any, every: int):
         super().__init__()
         self.sample = sample
         self.every = every
         self.steps: list[int] = []
-        self.units: dict[str, list[float]] = {}
-        self.weights: dict[str, list[float]] = {}
+        self.changes: dict[str, dict[float, dict[str, list[float]]]] = {}
+        self.seconds: dict[str, list[float]] = {}
         self._step = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -54,58 +80,94 @@ class Comparison(keras.callbacks.Callback):
         )
         return ka.criteria.get(scores, granularity)
 
-    def _compare_units(self, group: str = "fc1", share: float = 0.5) -> None:
+    def _note(self, what: str, share: float, name: str, change: float) -> None:
+        shares = self.changes.setdefault(what, {})
+        shares.setdefault(share, {}).setdefault(name, []).append(float(change))
+
+    def _compare_units(self) -> None:
         analysis = ka.graph.analyse(self.model)
-        units = ReplacedUnits(analysis, groups=[group])
+        units = ReplacedUnits(analysis, groups=list(UNITS))
         means = units.means(self.sample)
         plain = units.losses(self.sample, means, {}).mean()
         for name in ka.criteria.names("units"):
-            criterion = self._criterion(name, "units")
-            scores = criterion.score(self.model, self.sample).get(group)
-            if scores is None:  # This network has no normalization.
-                continue
-            gone = np.zeros(scores.size)
-            count = budget.share_of(scores.size, share)
-            gone[budget.lowest({group: scores}, count)[group]] = 1
-            loss = units.losses(self.sample, means, {group: gone}).mean()
-            self.units.setdefault(name, []).append(float(loss - plain))
+            every = self._criterion(name, "units").score(
+                self.model, self.sample
+            )
+            for group, shares in UNITS.items():
+                if group not in every:  # This network has no normalization.
+                    continue
+                scores = {group: every[group]}
+                size = every[group].size
+                for share in shares:
+                    gone = np.zeros(size)
+                    count = budget.share_of(size, share)
+                    gone[budget.lowest(scores, count)[group]] = 1
+                    loss = units.losses(self.sample, means, {group: gone})
+                    change = loss.mean() - plain
+                    self._note(f"{group}'s units", share, name, change)
 
-    def _compare_weights(self, share: float = 0.5) -> None:
+    def _compare_weights(self) -> None:
         derivatives = WeightDerivatives(self.model)
+        kernel = self.model.get_layer("conv1").kernel
         plain = derivatives.loss(self.sample)
         weights = [
             keras.ops.convert_to_numpy(each) for each in derivatives.weights
         ]
+        places = {
+            "all weights": list(range(len(weights))),
+            "conv1's weights": [
+                place
+                for place, weight in enumerate(derivatives.weights)
+                if weight is kernel
+            ],
+        }
+
+        def change(what: str, gone: dict[str, np.ndarray]) -> float:
+            pruned = [each.copy() for each in weights]
+            for place in places[what]:
+                pruned[place].reshape(-1)[gone[str(place)]] = 0
+            return derivatives.loss(self.sample, pruned) - plain
+
+        every = {}
         for name in ka.criteria.names("weights"):
-            criterion = self._criterion(name, "weights")
             if name == "loss_change":  # A pass for each of 20,000 weights.
                 continue
-            flat = {
-                str(i): np.ravel(each)
-                for i, each in enumerate(
-                    criterion.score(self.model, self.sample)
-                )
-            }
-            count = budget.share_of(sum(w.size for w in weights), share)
-            pruned = []
-            for (key, gone), weight in zip(
-                budget.lowest(flat, count).items(), weights, strict=True
-            ):
-                pruned.append(weight.copy())
-                pruned[-1].reshape(-1)[gone] = 0
-                del key
-            loss = derivatives.loss(self.sample, pruned)
-            self.weights.setdefault(name, []).append(loss - plain)
+            start = time.perf_counter()
+            every[name] = self._criterion(name, "weights").score(
+                self.model, self.sample
+            )
+            spent = time.perf_counter() - start
+            self.seconds.setdefault(name, []).append(spent)
+        (first,) = places["conv1's weights"]
+        exact = [
+            change("conv1's weights", {str(first): np.array([index])})
+            for index in range(weights[first].size)
+        ]
+        every["loss_change"] = {first: np.array(exact)}
+        every["absolute_loss_change"] = {first: np.abs(exact)}
+        for what, shares in WEIGHTS.items():
+            for name, scores in every.items():
+                if what == "all weights" and isinstance(scores, dict):
+                    continue
+                flat = {
+                    str(place): np.ravel(scores[place])
+                    for place in places[what]
+                }
+                size = sum(each.size for each in flat.values())
+                for share in shares:
+                    count = budget.share_of(size, share)
+                    gone = budget.lowest(flat, count)
+                    self._note(what, share, name, change(what, gone))
 
 
 def run(config: Config) -> Row:
-    """Trains once, and asks four times an epoch."""
+    """Trains once, and asks at some moments."""
     data = thesis_network.data_of(config)
     steps = len(data.y_train) // config.batch_size
-    comparison = Comparison(sample_of(data, 0), max(1, steps // 4))
+    comparison = Comparison(sample_of(data, 0), max(1, steps // config.moments))
     _, log = training.fit(
         config,
-        build,
+        lambda: build(config.activation),
         data.x_train,
         data.y_train,
         callbacks=[comparison],
@@ -113,46 +175,71 @@ def run(config: Config) -> Row:
     )
     return {
         "steps": comparison.steps,
-        "half of all weights to zero": comparison.weights,
-        "half of fc1's units to their means": comparison.units,
+        "changes": comparison.changes,
+        "score_seconds": {k: min(v) for k, v in comparison.seconds.items()},
         **log.times(),
     }
 
 
-TITLES = ("half of all weights to zero", "half of fc1's units to their means")
-
-
 def table(rows: list[Row]) -> str:
-    """Returns the change of the training loss, of one training."""
-    tables = []
-    half = len(rows[0]["steps"]) // 2
-    for title in TITLES:
-        lines = [
-            (name, np.mean(v[:half]), np.mean(v[half:]), np.max(v))
-            for name, v in rows[0][title].items()
+    """Returns the change of the loss in the second half of a training."""
+    parts = [runtimes(rows)]
+    for row in rows:
+        half = len(row["steps"]) // 2
+        for what, shares in row["changes"].items():
+            title = f"{row['config']['activation']}: {what}"
+            every = list(shares.values())
+            lines = [
+                [name, *(f"{np.mean(mine[name][half:]):.3g}" for mine in every)]
+                for name in every[0]
+            ]
+            lines.sort(key=lambda line: float(line[-1]))
+            header = [title, *(f"{float(share):.0%}" for share in shares)]
+            parts.append(grid([header, *lines]))
+    return "\n\n".join(parts)
+
+
+def runtimes(rows: list[Row]) -> str:
+    """Returns Table 2.1, with ratios to first-order scores."""
+    seconds = {
+        name: min(row["score_seconds"][name] for row in rows)
+        for name in RUNTIMES
+    }
+    lines = [
+        [
+            name,
+            theirs,
+            f"{theirs / RUNTIMES['taylor']:.2g}",
+            f"{seconds[name]:.2g}",
+            f"{seconds[name] / seconds['taylor']:.2g}",
         ]
-        lines.sort(key=lambda line: line[2])
-        tables.append(
-            grid(
-                [
-                    [title, "first half", "second half", "worst"],
-                    *([n, *(f"{v:.3g}" for v in vs)] for n, *vs in lines),
-                ]
-            )
-        )
-    return "\n\n".join(tables)
+        for name, theirs in RUNTIMES.items()
+    ]
+    header = ["score", "paper, s", "ratio", "ours, s", "ratio"]
+    return grid([header, *lines])
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Draws figures 2.3 to 2.6, and 4.2."""
+    """Draws figures 2.2 to 2.5 and 4.1 to 4.5: a line of each activation."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    for axes, title in zip(figure.subplots(1, 2), TITLES, strict=True):
-        for name, values in rows[0][title].items():
-            axes.plot(rows[0]["steps"], values, marker=".", label=name)
-        axes.set(title=title, xlabel="step", ylabel="change of the loss")
-        axes.set_yscale("symlog", linthresh=0.01)
-        axes.legend(frameon=False, fontsize="x-small", ncols=2)
-        tidy(axes)
-    figure.savefig(path, dpi=130)
+    shown = [
+        ("conv1's weights", 0.05),
+        ("conv1's weights", 0.8),
+        ("all weights", 0.5),
+        ("fc1's units", 0.2),
+        ("fc1's units", 0.5),
+    ]
+    figure = Figure(figsize=(17, 3.4 * len(rows)), layout="constrained")
+    lines = figure.subplots(len(rows), len(shown), squeeze=False)
+    for line, row in zip(lines, rows, strict=True):
+        for axes, (what, share) in zip(line, shown, strict=True):
+            for name, values in row["changes"][what][str(share)].items():
+                axes.plot(row["steps"], values, marker=".", label=name)
+            title = f"{row['config']['activation']}: {share:.0%} of {what}"
+            axes.set(title=title, xlabel="step")
+            axes.set_yscale("symlog", linthresh=0.01)
+            axes.legend(frameon=False, fontsize="xx-small", ncols=2)
+            tidy(axes)
+        line[0].set_ylabel("change of the loss")
+    figure.savefig(path, dpi=110)
