@@ -63,12 +63,28 @@ def linked(name: re.Match[str]) -> str:
 
 
 class Docstrings(griffe.Extension):
-    """Adapts docstrings, before they are parsed."""
+    """Adapts docstrings before they are parsed, and finds all functions."""
 
-    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Links names, and puts a fence around each doctest."""
-        if obj.docstring:
-            text = link_names(obj.docstring.value)
-            text = DOCTEST.sub(r"```pycon\n\g<0>\n```", text)
-            text = re.sub(r"^Example:", "**Example:**", text, flags=re.M)
-            obj.docstring.value = text
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Reads docstrings; then functions hide the files of their names."""
+        adapt(pkg)
+        for path in REFERENCE:
+            *parents, name = path.split(".")[1:]
+            parent = pkg[".".join(parents)] if parents else pkg
+            found = parent.members[name]
+            if found.is_module:
+                parent.members[name] = griffe.Alias(
+                    name, found[name], parent=parent
+                )
+
+
+def adapt(obj: griffe.Object) -> None:
+    """Links names, and puts a fence around each doctest, in all of it."""
+    if obj.docstring:
+        text = link_names(obj.docstring.value)
+        text = DOCTEST.sub(r"```pycon\n\g<0>\n```", text)
+        text = re.sub(r"^Example:", "**Example:**", text, flags=re.M)
+        obj.docstring.value = text
+    for member in obj.members.values():
+        if not member.is_alias:
+            adapt(member)
