@@ -26,6 +26,9 @@ REFERENCE = {
 }
 # A name in code, with or without arguments, which is not a link already.
 NAME = re.compile(r"(?<!\[)`ka(\.[\w.]+)(?:\([^`]*\))?`")
+# The last part of one alone, as in "see `PruningCallback`".
+SEE = re.compile(r"(?<=[Ss]ee )`(\w+)`")
+BY_LAST_PART = {name.rpartition(".")[2]: name for name in REFERENCE}
 # What is left as it is: code, doctests, headings and directives.
 VERBATIM = re.compile(
     r"(^ *```.*?^ *```|^ *>>> .*?(?=\n\n|\Z)|^(?:#|::: ).*?$)",
@@ -52,14 +55,19 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def link_names(text: str) -> str:
     """Makes links of the names that the reference has."""
     parts = VERBATIM.split(text)
-    parts[::2] = [NAME.sub(linked, part) for part in parts[::2]]
+    for n in range(0, len(parts), 2):
+        part = NAME.sub(
+            lambda name: linked(name[0], f"keras_apoptosis{name[1]}"), parts[n]
+        )
+        parts[n] = SEE.sub(
+            lambda name: linked(name[0], BY_LAST_PART.get(name[1], "")), part
+        )
     return "".join(parts)
 
 
-def linked(name: re.Match[str]) -> str:
-    """Returns a link for a name, or its text if the reference has it not."""
-    full = f"keras_apoptosis{name[1]}"
-    return f"[{name[0]}][{full}]" if full in REFERENCE else name[0]
+def linked(text: str, name: str) -> str:
+    """Returns a link to a name, or the text if the reference has it not."""
+    return f"[{text}][{name}]" if name in REFERENCE else text
 
 
 class Docstrings(griffe.Extension):

@@ -92,9 +92,9 @@ def mean_replacement_saliency(
     loss: Any = None,
     batch_size: int = 512,
 ) -> UnitScores:
-    """Computes the same to first order, for all units (definition 3.1.2).
+    """Estimates the penalty to first order, for all units (definition 3.1.2).
 
-    `|(mean − h)ᵀ ∂L/∂h|` of each sample, summed over the samples. The
+    That is, `|(mean − h)ᵀ ∂L/∂h|` of each sample, summed over the samples. The
     absolute value needs the mean before the first sample counts, so it takes
     one forward pass for the means, and one forward and backward.
 

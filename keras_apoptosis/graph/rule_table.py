@@ -305,6 +305,7 @@ FOLLOWING: dict[type, Rule] = {
 }
 
 RULES: dict[type, Rule] = {**LAYERS, **FUNCTIONS, **FOLLOWING}
+"""The rule of each class of layers and functions that has one."""
 
 
 def rule_of(operation: Any) -> Rule | None:
