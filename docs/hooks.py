@@ -6,6 +6,8 @@ the repository is browsed. Names such as `ka.prune`, in pages and docstrings,
 become links to the reference, and doctests become code.
 """
 
+import logging
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+LOG = logging.getLogger("mkdocs.hooks")  # Warnings fail a strict build.
 ROOT = Path(__file__).parents[1]
 ROOT_PAGES = {
     "CONTRIBUTING.md": "contributing.md",
@@ -50,6 +53,30 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     for document, page in ROOT_PAGES.items():
         markdown = markdown.replace(f"](../{document}", f"]({page}")
     return link_names(markdown)
+
+
+def on_page_content(html: str, page: Any, files: Files, **_: Any) -> str:
+    """Links files and names in tutorials, which are HTML from the start."""
+    if not page.file.src_uri.startswith("tutorials/"):
+        return html
+
+    def to_page(link: re.Match[str]) -> str:
+        path = posixpath.normpath(f"tutorials/{link[1]}")
+        path = path.removeprefix("../")  # A document of the root.
+        found = files.get_file_from_path(ROOT_PAGES.get(path, path))
+        if found is None:
+            LOG.warning("%s links to %s", page.file.src_uri, link[1])
+            return link[0]
+        return f'href="{found.url_relative_to(page.file)}{link[2] or ""}"'
+
+    def to_reference(name: re.Match[str]) -> str:
+        full = f"keras_apoptosis{name[1]}"
+        if full not in REFERENCE:
+            return name[0]
+        return f'<autoref identifier="{full}">{name[0]}</autoref>'
+
+    html = re.sub(r'href="([\w./]+\.(?:md|py))(#[\w-]*)?"', to_page, html)
+    return re.sub(r"<code>ka(\.[\w.]+)</code>", to_reference, html)
 
 
 def link_names(text: str) -> str:
