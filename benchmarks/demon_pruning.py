@@ -1,8 +1,7 @@
 """A training step with demon pruning's penalty and noise beside a plain one.
 
-Random numbers are what it costs: next to nothing for a convolution, whose
-weights each serve many positions, and much for a dense layer. `noise_every`
-adds the variance of several steps at once.
+The hooks are attached without the callback, which takes them off when `fit`
+ends: each round would trace its step anew.
 """
 
 from __future__ import annotations
@@ -10,7 +9,11 @@ from __future__ import annotations
 import keras
 from _measure import batch_of, compiled, fit_steps, mlp, row, seconds, show
 
-import keras_apoptosis as ka
+from keras_apoptosis.backend import step_hooks
+from keras_apoptosis.graph.saturation import silent_groups
+from keras_apoptosis.schedules import Constant, OneCycle
+from keras_apoptosis.training.noise import UnitNoise
+from keras_apoptosis.training.penalty import Regularization, scales_of
 
 
 def cnn() -> keras.Sequential:
@@ -27,49 +30,38 @@ def cnn() -> keras.Sequential:
     return keras.Sequential(stack)
 
 
-class Attached(ka.callbacks.DemonPruning):
-    """Stays attached over calls of `fit`, and removes nothing."""
-
-    def prune(self, analysis, amount):
-        return ka.callbacks.Skip("it is only timed")
-
-    def begin(self, analysis):
-        if self._pressure is None:
-            super().begin(analysis)
-
-    def on_train_end(self, logs=None):
-        pass
-
-
-def work(model, x, y, steps, **options):
-    """A work: training steps with the callback."""
-    demon = Attached(1e-3, data=x[:64], verbose=False, **options)
-
-    def run():
-        model.fit(
-            x,
-            y,
-            batch_size=len(x) // steps,
-            verbose=0,
-            shuffle=False,
-            callbacks=[demon],
+def work(build, x, y, steps, noise=True, **options):
+    """A work: training steps of a model with a penalty and noise."""
+    model = compiled(build())
+    weights = scales_of(model) or model.trainable_weights
+    hooks = [Regularization(OneCycle(1e-3), "l1", weights)]
+    if noise:
+        hooks.append(
+            UnitNoise(
+                model,
+                Constant(1e-6),
+                lambda analysis: list(silent_groups(analysis)),
+                **options,
+            )
         )
-
-    return run
+    for hook in hooks:
+        step_hooks.attach(model, hook)
+        hook.tell_time(0.0, 1e-6)
+    return fit_steps(model, x, y, steps)
 
 
 rows = []
 for name, build, size, steps, aims in (
     ("CNN 32, 64", cnn, 64, 40, (1.15, 1.15, 1.15)),
-    ("MLP 2x512", mlp, 128, 80, (3.0, 1.15, 1.15)),
+    ("MLP 2x512", mlp, 128, 80, (1.2, 1.15, 1.15)),
 ):
     x, y = batch_of(build(), steps * size)
     found = seconds(
         {
             "plain": fit_steps(compiled(build()), x, y, steps),
-            "every": work(compiled(build()), x, y, steps),
-            "tenth": work(compiled(build()), x, y, steps, noise_every=10),
-            "penalty": work(compiled(build()), x, y, steps, noise_variance=0.0),
+            "every": work(build, x, y, steps),
+            "tenth": work(build, x, y, steps, every=10),
+            "penalty": work(build, x, y, steps, noise=False),
         },
         rounds=7,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from keras_apoptosis.graph.units import FIXED
 from keras_apoptosis.schedules import ValueSchedule
 from keras_apoptosis.training.live_hook import LiveHook
 
+# From how many places of the table the numbers of a weight are read.
+PLACES = 2**20
+
 
 class UnitNoise(LiveHook):
     """Adds Gaussian noise to the weights of units after each update.
@@ -25,7 +29,12 @@ class UnitNoise(LiveHook):
     to other units. Masked weights stay zero.
 
     The numbers follow from `seed` and the optimizer's iteration: the same on
-    each worker that starts from the same seed.
+    each worker that starts from the same seed. They are not drawn in the
+    step, where they would take as long as the rest of it, but read from a
+    table, each weight's from a place and with a sign that are drawn (as in
+    Salimans et al., *Evolution strategies as a scalable alternative to
+    reinforcement learning*, 2017). Over the steps the numbers of two weights
+    are uncorrelated, up to about 0.001.
 
     Args:
         model: The model.
@@ -79,6 +88,11 @@ class UnitNoise(LiveHook):
         }
         self._numbers["alive"] = self._label_states()
         super().build(weights)
+        sizes = [math.prod(w.shape) for w in weights if id(w) in self._owned]
+        table = np.random.default_rng(self.seed).standard_normal(
+            PLACES + max(sizes, default=0), "float32"
+        )
+        self._table = self.add_variable(table, "float32")
 
     def set_alive(self, alive: Mapping[str, np.ndarray]) -> None:
         """Sets which units are alive, from the next `build` on.
@@ -119,6 +133,8 @@ class UnitNoise(LiveHook):
     def after(self, weights: list[keras.Variable]) -> None:
         done = self.steps  # It counts the present step.
         chosen = [w for w in weights if id(w) in self._owned]
+        if not chosen:
+            return
         values = [ops.convert_to_tensor(weight) for weight in chosen]
 
         def noisy() -> list[Any]:
@@ -128,9 +144,13 @@ class UnitNoise(LiveHook):
             alive = self.number("alive")
             if not self.symmetric:
                 alive = alive * self._active
+            seed = _StepSeed(self.seed, done)
+            draws = ops.unstack(
+                keras.random.randint((len(chosen),), 0, 2 * PLACES, seed=seed)
+            )
             return [
-                value + ops.cast(self._noise(n, w, alive, deviation), w.dtype)
-                for n, (w, value) in enumerate(zip(chosen, values, strict=True))
+                value + ops.cast(self._noise(w, n, alive, deviation), w.dtype)
+                for w, value, n in zip(chosen, values, draws, strict=True)
             ]
 
         if self.every > 1:
@@ -142,13 +162,12 @@ class UnitNoise(LiveHook):
             weight.assign(value)
 
     def _noise(
-        self, number: int, weight: keras.Variable, alive: Any, deviation: Any
+        self, weight: keras.Variable, draw: Any, alive: Any, deviation: Any
     ) -> Any:
-        seed = _StepSeed(self.seed, number, self.steps)
-        noise = keras.random.normal(
-            tuple(weight.shape), dtype="float32", seed=seed
-        )
-        scale = deviation
+        table = ops.convert_to_tensor(self._table)
+        noise = ops.slice(table, [draw // 2], [math.prod(weight.shape)])
+        noise = ops.reshape(noise, tuple(weight.shape))
+        scale = deviation * (1 - 2 * ops.cast(draw % 2, "float32"))
         for axis, labels in self._owned[id(weight)].items():
             shape = [1] * len(weight.shape)
             shape[axis] = labels.size
@@ -181,12 +200,12 @@ def _places(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 class _StepSeed(keras.random.SeedGenerator):
-    """A seed of numbers and the step, which is live on every backend."""
+    """A seed and the step, which is live on every backend."""
 
-    def __init__(self, seed: int, number: int, iteration: Any):
+    def __init__(self, seed: int, step: Any):
         # Far apart: PyTorch's generators take the sum of a seed's two parts.
-        self._first = (seed * 0x2545F491 + number * 0x1F123BB5) % 2**31
-        self._second = iteration
+        self._first = seed * 0x2545F491 % 2**31
+        self._second = step
 
     def next(self, ordered: bool = True) -> Any:
         dtype = _seed_dtype()

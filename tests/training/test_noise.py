@@ -80,6 +80,8 @@ def test_the_living_half_gets_the_scheduled_variance_the_dead_half_none(every):
     # The deviation of an estimate from 10,000 numbers is 1.4 %.
     assert kernel[:, 100:].var() == pytest.approx(theory, rel=0.06)
     assert abs(kernel[:, 100:].mean()) < 4 * np.sqrt(theory) / 100
+    neighbors = kernel[:, 100:-1].ravel(), kernel[:, 101:].ravel()
+    assert abs(np.corrcoef(*neighbors)[0, 1]) < 0.04
     for path in ("one/bias", "norm/gamma", "norm/beta"):
         assert not found[path][:100].any()
         # From 100 numbers it is 14 %.
