@@ -27,6 +27,7 @@ from datasets import Dataset, load
 from experiments.figures import tidy
 from keras import layers
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -109,7 +110,7 @@ def train(
     callbacks: list[keras.callbacks.Callback] = [ShowProgress(progress, task)]
     if method == "apoptosis":
         apoptosis = ka.callbacks.NeuronApoptosis(
-            arguments.level,
+            target=ka.targets.Parameters(at_most=arguments.keep),
             schedule=ka.schedules.Logarithmic(start=0.125),
             data=data.x_train[:4096],
         )
@@ -194,12 +195,13 @@ def draw(runs: list[Run], path: Path) -> None:
             (width, [run.units for run in mine]),
         ):
             axes.plot(epochs, np.mean(values, 0), color=color, label=label)
-    last = 100 * min(run.accuracy[-1] for run in runs)
-    accuracy.set(title="validation accuracy, %", ylim=(last - 4, 100))
-    width.set(title="hidden units", yscale="log")
+    best = 100 * max(max(run.accuracy) for run in runs)
+    accuracy.set(title="validation accuracy, %", ylim=(best - 9, best + 1))
+    width.set(title="hidden units", ylim=(0, None))
     accuracy.legend(frameon=False, loc="lower right")
     for axes in (accuracy, width):
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
     figure.savefig(path, dpi=120)
 
@@ -213,7 +215,7 @@ def parse() -> argparse.Namespace:
     add("--epochs", type=int)
     add("--batch-size", type=int)
     add("--seeds", type=int, help="how many, from 0")
-    add("--level", default="normal", help="how aggressive")
+    add("--keep", type=float, default=0.1, help="share of the parameters")
     add("--output", type=Path, default=Path("output"))
     arguments = parser.parse_args()
     small = arguments.dataset == "digits"
@@ -244,8 +246,8 @@ def main() -> None:
     draw(runs, path.with_suffix(".png"))
     print(f"\n{compare(runs)}\n")
     print(
-        f"Means of {arguments.seeds} seeds, on {len(data.y_test):,} test rows; "
-        f"± is the 95 % interval of the change over these.\n"
+        f"Means over seeds: {arguments.seeds}. ± is the 95 % interval of the "
+        f"change over {len(data.y_test):,} test rows.\n"
         f"{arguments.epochs} epochs; "
         f"keras {keras.__version__} on {keras.backend.backend()}, "
         f"{os.cpu_count()} CPUs, {platform.machine()}\n"

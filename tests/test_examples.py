@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "higgs": (28,)}
 DEMON = "samples=128 epochs=1 batch_size=32"
 RUNS = [
-    "demo.py --dataset digits --epochs 4 --width 16 --seeds 2",
+    "demo.py --dataset digits --epochs 4 --width 16 --seeds 1",
     "run.py -cn mnist_adam -m dataset=digits epochs=4 hidden=[16,16] seed=0",
     "run.py -cn lenet_weights -m samples=256 epochs=1 seed=0",
     "run.py -cn alexnet -m samples=64 epochs=1 method=plain,weights seed=0",
