@@ -7,6 +7,7 @@ from keras import ops, optimizers
 
 import keras_apoptosis as ka
 from keras_apoptosis.backend import clear_slots
+from tests.cases import RUN_EAGERLY
 
 OPTIMIZERS = {
     "SGD": lambda: optimizers.SGD(0.1),
@@ -39,7 +40,7 @@ def test_slots_of_masked_weights_start_anew(name):
     layer = ka.layers.PrunableDense(5, activation="tanh")
     model = keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(2)])
     optimizer = OPTIMIZERS[name]()
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", run_eagerly=RUN_EAGERLY)
     model.fit(x, y, batch_size=16, verbose=0)
     before = values(optimizer.variables)
     fresh = OPTIMIZERS[name]()

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 import keras_apoptosis as ka
+from tests.cases import RUN_EAGERLY
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 6)).astype("float32")
@@ -75,6 +76,7 @@ def train(callbacks, epochs=4):
         keras.optimizers.Adam(0.01),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        run_eagerly=RUN_EAGERLY,
     )
     keras.utils.set_random_seed(1)
     model.fit(

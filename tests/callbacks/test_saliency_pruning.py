@@ -8,6 +8,7 @@ from keras import layers, ops
 import keras_apoptosis as ka
 from keras_apoptosis import criteria
 from keras_apoptosis.callbacks import SaliencyPruning
+from tests.cases import RUN_EAGERLY
 
 schedules = ka.schedules
 RNG = np.random.default_rng(0)
@@ -32,6 +33,7 @@ def network(prunable=False, normalized=False):
     model.compile(
         keras.optimizers.Adam(0.01),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        run_eagerly=RUN_EAGERLY,
     )
     return model
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_apoptosis as ka
+from tests.cases import RUN_EAGERLY, combinations
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(128, 10)).astype("float32")
@@ -58,6 +59,7 @@ def network():
     model.compile(
         keras.optimizers.Adam(0.01),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        run_eagerly=RUN_EAGERLY,
     )
     return model
 
@@ -71,8 +73,7 @@ def train(callback, epochs=8, **options):
     return model
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "target"), combinations(METHODS, TARGETS))
 def test_training_ends_at_the_target(method, target):
     targets = ka.targets.as_targets(TARGETS[target])
     plain = network()
@@ -200,12 +201,14 @@ def sequences():
     model.compile(
         keras.optimizers.Adam(0.01),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        run_eagerly=RUN_EAGERLY,
     )
     return model
 
 
-@pytest.mark.parametrize("shape", [None, (10,)])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "shape"), combinations(METHODS, [None, (10,)])
+)
 def test_flops_of_any_length(method, shape):
     target = ka.targets.Flops(at_most=0.5, input_shape=shape)
     keras.utils.set_random_seed(0)

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import (
 )
 
 import keras_apoptosis as ka
+from tests.cases import combinations
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(64, 6)).astype("float32")
@@ -139,8 +140,9 @@ def test_every_callback_of_keras_is_here():
     assert every == WORKING | CONFLICTING.keys() | BASES
 
 
-@method
-@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("method", "first"), combinations(METHODS, [True, False])
+)
 def test_all_at_once(method, first, tmp_path):
     model = network()
     pruning = METHODS[method]()

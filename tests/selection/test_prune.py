@@ -9,6 +9,7 @@ import keras_apoptosis as ka
 from keras_apoptosis.accounting.costs import widths_of
 from keras_apoptosis.graph import analyse
 from tests.architectures import randomize, sample
+from tests.cases import combinations
 from tests.random_architectures import generate
 from tests.surgery.test_training import data_for
 
@@ -59,10 +60,13 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("kind", COUNTS)
-@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
-    "criterion", ["reconstruction", "mean_replacement_saliency", "squared_norm"]
+    ("kind", "name", "criterion"),
+    combinations(
+        COUNTS,
+        MODELS,
+        ["reconstruction", "mean_replacement_saliency", "squared_norm"],
+    ),
 )
 def test_targets_are_met_within_two_percent(kind, name, criterion):
     model = randomize(MODELS[name](), seed=1)

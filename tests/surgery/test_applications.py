@@ -5,6 +5,7 @@ import pytest
 
 import keras_apoptosis as ka
 from tests.architectures import randomize
+from tests.cases import part
 from tests.surgery.test_shrink import check_equal_to_masking, removal_of
 
 LAYER_NORM = "normalizes over the units"
@@ -16,7 +17,7 @@ CASES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "groups", "frozen"), CASES)
+@pytest.mark.parametrize(("name", "groups", "frozen"), part(CASES))
 def test_equals_masking(name, groups, frozen):
     model = getattr(keras.applications, name)(
         weights=None, input_shape=(32, 32, 3), classifier_activation=None

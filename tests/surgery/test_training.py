@@ -8,6 +8,7 @@ from keras import ops
 import keras_apoptosis as ka
 from keras_apoptosis import backend
 from tests.architectures import CATALOGUE, randomize, sample
+from tests.cases import RUN_EAGERLY
 from tests.surgery.test_shrink import removal_of
 
 OPTIMIZERS = {
@@ -85,7 +86,7 @@ class At(keras.callbacks.Callback):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_slots_are_cut_alike(optimizer):
     """Every variable of an optimizer, cut by hand, for any optimizer."""
-    model, x, y = trained("mlp", optimizer)
+    model, x, y = trained("mlp", optimizer, run_eagerly=RUN_EAGERLY)
     removal = removal_of(model, seed=2)
     before = {
         id(slot): ops.convert_to_numpy(slot)

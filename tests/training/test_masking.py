@@ -7,6 +7,7 @@ from keras import ops
 
 import keras_apoptosis as ka
 from keras_apoptosis.training import masking
+from tests.cases import RUN_EAGERLY
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 6)).astype("float32")
@@ -34,7 +35,7 @@ EXTRAS = {
 }
 
 
-def make_model(optimizer):
+def make_model(optimizer, **options):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -45,7 +46,7 @@ def make_model(optimizer):
             ka.layers.PrunableDense(3, name="out"),
         ]
     )
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", **options)
     return model
 
 
@@ -57,8 +58,8 @@ def kernel(model):
     return ops.convert_to_numpy(model.get_layer("hidden").trainable_weights[0])
 
 
-def trained_under_a_mask(optimizer):
-    model = make_model(optimizer)
+def trained_under_a_mask(optimizer, **options):
+    model = make_model(optimizer, **options)
     fit(model)  # So that there is momentum to clear.
     masking.mask_weights(model, {model.get_layer("hidden"): HALF})
     fit(model)
@@ -68,7 +69,9 @@ def trained_under_a_mask(optimizer):
 @pytest.mark.parametrize("name", [*OPTIMIZERS, "Muon", "Mixing"])
 def test_zero_under_every_optimizer(name):
     make = {**OPTIMIZERS, "Mixing": Mixing, "Muon": optimizers.Muon}[name]
-    model = trained_under_a_mask(make(learning_rate=0.01))
+    model = trained_under_a_mask(
+        make(learning_rate=0.01), run_eagerly=RUN_EAGERLY
+    )
     assert not kernel(model)[~HALF].any()
     assert kernel(model)[HALF].all()
 

@@ -8,6 +8,7 @@ from keras import layers, ops
 from keras_apoptosis.backend import step_hooks
 from keras_apoptosis.schedules import Constant, OneCycle
 from keras_apoptosis.training.penalty import Regularization, scales_of
+from tests.cases import combinations
 
 X = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
 OPTIMIZERS = {
@@ -45,8 +46,9 @@ def penalize(model, strength, penalty="l1"):
     return hook
 
 
-@pytest.mark.parametrize("penalty", ["l1", "l2"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("optimizer", "penalty"), combinations(OPTIMIZERS, ["l1", "l2"])
+)
 def test_it_equals_a_penalty_in_the_loss(optimizer, penalty):
     """So adaptive optimizers scale it; nothing is decoupled."""
     kind = {"l1": keras.regularizers.L1, "l2": keras.regularizers.L2}[penalty]
