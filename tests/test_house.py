@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,19 @@ def test_no_import_hides_in_a_function() -> None:
         if isinstance(function, ast.FunctionDef)
         for line, name in imports(function)
         if name.startswith("keras_apoptosis")
+    ]
+    assert not wrong
+
+
+def test_nothing_heavy_is_imported_with_the_package() -> None:
+    """What Keras does not import itself is loaded where it is used."""
+    light = {"__future__", "keras", "keras_apoptosis", "numpy", "rich"}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno} imports {name}"
+        for path, tree in TREES.items()
+        for node in tree.body
+        for name in imported(node)
+        if name.split(".")[0] not in light | sys.stdlib_module_names
     ]
     assert not wrong
 

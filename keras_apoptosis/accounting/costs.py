@@ -44,6 +44,7 @@ class Cost:
     """
 
     def __init__(self, analysis: Analysis, terms: Iterable[tuple[float, Axes]]):
+        groups = np.array([group.size for group in analysis.groups], int)
         rows: dict[bytes, int] = {}
         sizes: list[np.ndarray] = []
         products: dict[int, tuple[list[float], list[list[int]]]] = {}
@@ -53,7 +54,7 @@ class Cost:
                 if isinstance(axis, (int, np.integer)):
                     fixed = fixed * int(axis)
                     continue
-                row = _row(analysis, axis)
+                row = _row(analysis, axis, groups)
                 key = row.tobytes()
                 if key not in rows:
                     rows[key] = len(sizes)
@@ -62,8 +63,7 @@ class Cost:
             factors, found = products.setdefault(len(places), ([], []))
             factors.append(fixed)
             found.append(places)
-        groups = len(analysis.groups)
-        self._sizes = np.array(sizes).reshape(-1, groups + 1)
+        self._sizes = np.array(sizes).reshape(-1, groups.size + 1)
         self._products = [
             (
                 np.array(factors),
@@ -88,6 +88,27 @@ class Cost:
         for factors, places in self._products:
             total = total + sizes[..., places].prod(-1) @ factors
         return total
+
+    def savings(self, widths: np.ndarray) -> np.ndarray:
+        """Returns what the cost falls by where a group keeps one unit less.
+
+        Args:
+            widths: Shape `(groups,)`. How many units each group keeps.
+
+        Returns:
+            Shape `(groups,)`: for each group what that alone saves.
+        """
+        counts = self._sizes[:, :-1]
+        sizes = counts @ np.asarray(widths, "float64") + self._sizes[:, -1]
+        groups_of = [np.flatnonzero(row) for row in counts]
+        saved = np.zeros(len(widths))
+        for factors, places in self._products:
+            for factor, rows in zip(factors, places, strict=True):
+                # Only groups with units on one of its axes change a product.
+                for group in {g for row in rows for g in groups_of[row]}:
+                    less = (sizes[rows] - counts[rows, group]).prod()
+                    saved[group] += factor * (sizes[rows].prod() - less)
+        return saved
 
 
 def widths_of(analysis: Analysis) -> np.ndarray:
@@ -195,13 +216,14 @@ def _axes_of(analysis: Analysis, weight: keras.Variable) -> Axes:
     return [owned.get(axis, size) for axis, size in enumerate(weight.shape)]
 
 
-def _row(analysis: Analysis, labels: np.ndarray) -> np.ndarray:
+def _row(
+    analysis: Analysis, labels: np.ndarray, groups: np.ndarray
+) -> np.ndarray:
     """Counts how often units of each group are on an axis, others last."""
-    groups = analysis.groups
-    row = np.zeros(len(groups) + 1)
+    row = np.zeros(groups.size + 1)
     units = labels[labels != FIXED]
     if units.size:
-        counts = np.bincount(analysis.group_of[units], minlength=len(groups))
-        row[:-1] = counts / [group.size for group in groups]
+        counts = np.bincount(analysis.group_of[units], minlength=groups.size)
+        row[:-1] = counts / groups
     row[-1] = labels.size - units.size
     return row

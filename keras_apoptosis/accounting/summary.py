@@ -7,12 +7,11 @@ from typing import Any
 
 import keras
 
+from keras_apoptosis.accounting.costs import Cost, parameter_cost, widths_of
 from keras_apoptosis.accounting.flops import flops_header, whole
 from keras_apoptosis.graph import UnitGroup, analyse
 from keras_apoptosis.graph.groups import obstacle
 from keras_apoptosis.graph.saturation import silent_groups
-from keras_apoptosis.surgery import Removal
-from keras_apoptosis.surgery.plan import parameters_after, work_after
 from keras_apoptosis.utils.tables import table
 
 
@@ -54,17 +53,19 @@ def report(model: keras.Model, input_shape: Any = None) -> str:
             f"Model '{model.name}' has no unit groups: no layer of a known "
             "type has units."
         )
-    parameters = parameters_after(analysis)
-    work = work_after(analysis, input_shape=input_shape)
+    widths = widths_of(analysis)
+    parameters = parameter_cost(analysis).savings(widths)
+    work = Cost(
+        analysis, ((2 * w.factor, w.axes) for w in analysis.work(input_shape))
+    ).savings(widths)
     rows = []
     silent = silent_groups(analysis)
     for number, group in enumerate(analysis.groups):
         weights: Any = ""
         flops: Any = ""
         if group.removable and group.size > 1:
-            removal = Removal({group.name: [group.size - 1]})
-            weights = parameters - parameters_after(analysis, removal)
-            saved = 2 * (work - work_after(analysis, removal, input_shape))
+            weights = int(parameters[number])
+            saved = float(work[number])
             flops = "unknown" if math.isnan(saved) else whole(saved)
         methods = _methods(group, number in silent) if group.removable else ""
         rows.append(

@@ -117,10 +117,7 @@ class Call:
         """Returns whether anything reads an output, or the model returns it."""
         if self.step is None or output >= len(self.step.outputs):
             return False
-        graph, key = self.trace.graph, self.step.outputs[output]
-        return key in graph.outputs or any(
-            key in step.inputs for step in graph.steps
-        )
+        return self.step.outputs[output] in self.trace.graph.used
 
     def mask_shapes(self, name: str) -> list[tuple]:
         """Returns the shapes of the masks given as one argument."""

@@ -11,15 +11,18 @@ from typing import Any
 
 import keras
 import numpy as np
-from scipy.cluster.hierarchy import DisjointSet
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from keras_apoptosis.graph.lengths import input_tensors, work_of
 from keras_apoptosis.graph.reading import Graph, read
 from keras_apoptosis.graph.rule_table import BORDER, rule_of
 from keras_apoptosis.graph.sizes import settle
-from keras_apoptosis.graph.trace import Consumer, Trace, Work
+from keras_apoptosis.graph.trace import (
+    Block,
+    Consumer,
+    Trace,
+    Work,
+    components,
+)
 from keras_apoptosis.graph.tracing import trace
 from keras_apoptosis.graph.units import FIXED
 
@@ -168,6 +171,15 @@ class Analysis:
     @functools.cached_property
     def _works(self) -> dict[str, tuple[Work, ...]]:
         return {}
+
+    @functools.cached_property
+    def blocks_of(self) -> list[list[Block]]:
+        """The producers of each group, by its index."""
+        found: list[list[Block]] = [[] for _ in self.groups]
+        for block in self.trace.blocks:
+            for number in np.unique(self.group_of[block.start : block.stop]):
+                found[number].append(block)
+        return found
 
     @property
     def inputs(self) -> list[keras.KerasTensor]:
@@ -402,11 +414,7 @@ def _number(
     _, part = np.unique(np.stack([block_of, kind]), axis=1, return_inverse=True)
     part = part.reshape(-1)
     count = part.max() + 1
-    links = coo_array(
-        (np.ones(part.size), (part, count + unit_of)),
-        shape=(count + unit_of.size, count + unit_of.size),
-    )
-    component = connected_components(links, directed=False)[1][part]
+    component = components(part, count + unit_of, count + unit_of.size)[part]
     # Number groups by their first label: from the input to the output.
     _, first, inverse = np.unique(
         component, return_index=True, return_inverse=True
@@ -414,8 +422,9 @@ def _number(
     group_of = np.argsort(np.argsort(first))[inverse]
     index_of = np.zeros(unit_of.size, int)
     sizes, blocks_of = [], []
-    for group in range(first.size):
-        labels = np.flatnonzero(group_of == group)
+    # The labels of each group, ascending.
+    ends = np.cumsum(np.bincount(group_of))[:-1]
+    for labels in np.split(np.argsort(group_of, kind="stable"), ends):
         _, seen, place = np.unique(
             unit_of[labels], return_index=True, return_inverse=True
         )
@@ -451,6 +460,8 @@ def _observations(
     draft: Analysis, group: int, size: int, readers: list[Consumer]
 ) -> tuple[Observation, ...]:
     """Returns the observations of a group."""
+    from scipy.cluster.hierarchy import DisjointSet  # Loaded at the first use.
+
     parts: list[tuple[int, Consumer, np.ndarray]] = []
     for consumer in readers:
         if consumer.kernel is None:  # It takes what it takes.

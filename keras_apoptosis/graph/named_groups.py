@@ -71,8 +71,7 @@ def _names(analysis: Analysis, number: int) -> set[str]:
     """Returns the names of a group, of its producers and of what holds them."""
     group = analysis.groups[number]
     names = {group.name, *(layer.name for layer in group.producers)}
-    for block in analysis.trace.blocks:
-        if (analysis.group_of[block.start : block.stop] == number).any():
-            parts = block.path.split("/")[:-1]
-            names.update("/".join(parts[: n + 1]) for n in range(len(parts)))
+    for block in analysis.blocks_of[number]:
+        parts = block.path.split("/")[:-1]
+        names.update("/".join(parts[: n + 1]) for n in range(len(parts)))
     return names

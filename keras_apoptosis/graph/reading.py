@@ -257,7 +257,7 @@ class Graph:
         }
         return list(found.values())
 
-    @property
+    @functools.cached_property
     def expansions(self) -> list[Expansion]:
         """The followed layers, each call once."""
         return [
@@ -265,6 +265,17 @@ class Graph:
             for step in self.steps
             if step.expansion is not None and step.index < 0
         ]
+
+    @functools.cached_property
+    def made_by(self) -> dict[int, Step]:
+        """The step that writes each tensor, by key."""
+        return {key: step for step in self.steps for key in step.outputs}
+
+    @functools.cached_property
+    def used(self) -> frozenset[int]:
+        """Keys of the tensors that a step reads or the model returns."""
+        read = (key for step in self.steps for key in step.inputs)
+        return frozenset([*read, *self.outputs])
 
     def run(self, inputs: Any, wanted: Iterable[int]) -> dict[int, Any]:
         """Computes some tensors of the graph, without gradients.

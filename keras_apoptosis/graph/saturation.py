@@ -96,9 +96,6 @@ def gates_of(analysis: Analysis, number: int) -> list[Gate]:
         stands in the way (no activation, or one without a saturated side)
         there is a gate without a side.
     """
-    made_by = {
-        key: step for step in analysis.graph.steps for key in step.outputs
-    }
     found: dict[int, Gate] = {}
     waiting = [
         s for o in analysis.groups[number].observations for s in o.sources
@@ -112,7 +109,7 @@ def gates_of(analysis: Analysis, number: int) -> list[Gate]:
         source = analysis.trace.sources[index]
         step = None
         if source.tensor is not None:
-            step = made_by.get(source.tensor)
+            step = analysis.graph.made_by.get(source.tensor)
         side = saturated_side(step.operation) if step is not None else ""
         is_activation = isinstance(source.transfer, Function)
         passes = isinstance(source.transfer, Affine | Sum) or (

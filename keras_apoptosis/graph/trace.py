@@ -8,8 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from keras_apoptosis.graph.reading import Graph, Step
 from keras_apoptosis.graph.units import FIXED, Axes, Source, Units
@@ -234,7 +232,22 @@ class Trace:
         none = np.zeros(0, int)
         first = np.concatenate([none, *(one for one, _ in self.ties)])
         second = np.concatenate([none, *(other for _, other in self.ties)])
-        links = coo_array(
-            (np.ones(first.size), (first, second)), shape=(count, count)
-        )
-        return connected_components(links, directed=False)[1]
+        return components(first, second, count)
+
+
+def components(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+    """Numbers the connected components of a graph.
+
+    Args:
+        first: One end of each edge.
+        second: Its other end.
+        count: The number of nodes.
+
+    Returns:
+        Shape `(count,)`: for each node the number of its component.
+    """
+    from scipy.sparse import coo_array, csgraph  # Loaded at the first use.
+
+    edges = np.ones(first.size), (first, second)
+    links = coo_array(edges, shape=(count, count))
+    return csgraph.connected_components(links, directed=False)[1]

@@ -132,10 +132,10 @@ def pre_points(analysis: Analysis, number: int) -> list[Point]:
     """Returns the points of a group before the producers' activations."""
     group = analysis.groups[number]
     points = []
-    for block in analysis.trace.blocks:
+    for block in analysis.blocks_of[number]:
         step = block.step
-        mine = analysis.group_of[block.start : block.stop] == number
-        if step is not None and mine.any():
+        if step is not None:
+            mine = analysis.group_of[block.start : block.stop] == number
             made = analysis.trace.units[step.outputs[0]].values()
             first = block.start + int(mine.argmax())
             units = next(u for u in made if first in u.labels)

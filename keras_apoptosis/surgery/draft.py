@@ -11,7 +11,7 @@ import numpy as np
 from keras_apoptosis import backend
 from keras_apoptosis.backend import cut
 from keras_apoptosis.graph import Analysis, Observation
-from keras_apoptosis.graph.trace import Block, Consumer
+from keras_apoptosis.graph.trace import Consumer
 from keras_apoptosis.surgery.absorption import absorber_of, response_to
 from keras_apoptosis.surgery.removal import Removal, Replacement
 
@@ -194,7 +194,7 @@ class Draft:
         self, number: int, incoming: np.ndarray, stay: np.ndarray
     ) -> None:
         analysis = self.analysis
-        for block in _producers(analysis, number):
+        for block in analysis.blocks_of[number]:
             weights = [*block.layer.trainable_weights]
             lora = backend.lora_of(block.layer)
             if lora is not None:
@@ -209,11 +209,3 @@ class Draft:
                         rows[place[stay]] = np.tensordot(
                             incoming, rows[place], 1
                         )
-
-
-def _producers(analysis: Analysis, number: int) -> list[Block]:
-    return [
-        block
-        for block in analysis.trace.blocks
-        if (analysis.group_of[block.start : block.stop] == number).any()
-    ]

@@ -196,13 +196,11 @@ def _differences(
 def _readings(analysis: Analysis, removal: Removal) -> list[str]:
     """Lists what is read as a mean, though the removal means zero."""
     found: dict[str, None] = {}
+    readers = [each for each in analysis.trace.consumers if each.mean]
     for number, group in enumerate(analysis.groups):
         if group.name in removal:
-            for each in analysis.trace.consumers:
-                if (
-                    each.mean
-                    and analysis.member(each.units.labels, number).any()
-                ):
+            for each in readers:
+                if analysis.member(each.units.labels, number).any():
                     found[
                         f"'{each.path}' takes the units that left '"
                         f"{group.name}' as the mean of those that stay"
@@ -214,13 +212,15 @@ def _staying(
     analysis: Analysis, removal: Removal
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from an axis' labels to the positions that stay."""
-    gone = np.zeros(analysis.group_of.size + 1, bool)  # The last is FIXED.
-    for number, group in enumerate(analysis.groups):
+    # One flag for each unit, group after group.
+    starts = np.cumsum([0, *(group.size for group in analysis.groups)])
+    out = np.zeros(starts[-1], bool)
+    for start, group in zip(starts, analysis.groups, strict=False):
         if group.name in removal:
-            mine = np.flatnonzero(analysis.group_of == number)
-            out = np.isin(analysis.index_of[mine], removal[group.name])
-            gone[mine[out]] = True
-    return lambda labels: np.flatnonzero(~gone[labels])
+            out[start + removal[group.name]] = True
+    unit_of = starts[analysis.group_of] + analysis.index_of
+    stay = ~np.append(out[unit_of], False)  # The last is FIXED.
+    return lambda labels: np.flatnonzero(stay[labels])
 
 
 def _kept(
