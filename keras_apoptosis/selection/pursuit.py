@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from keras_apoptosis.selection.curves import Curve
 from keras_apoptosis.selection.limits import kept_count
+from keras_apoptosis.statistics.sample_gram import SampleGram
 from keras_apoptosis.utils.checks import check_count
 
 # Of the mean diagonal of a Gram matrix: less than this is a unit that is
@@ -20,6 +20,11 @@ _FLOOR = 1e-7
 # Units that are worked on at once where a temporary array for all pairs would
 # take too much memory.
 _BLOCK = 256
+# How many removed units are fitted at once.
+_FITTED = 2048
+
+# Second moments between units.
+Gram = np.ndarray | SampleGram
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +45,7 @@ class Choice:
 
 
 def choose_units(
-    observations: Sequence[tuple[np.ndarray, np.ndarray]],
+    observations: Sequence[tuple[Gram, np.ndarray]],
     tolerance: float,
     *,
     min_units: int = 1,
@@ -64,8 +69,9 @@ def choose_units(
     Args:
         observations: For each observation point a pair: second moments of
             the units there, of shape `(units, units)` (their covariance where
-            the consumers can take in constants), and the weights of all
-            consumers side by side, of shape `(units, outputs)`.
+            the consumers can take in constants), as an array or as a
+            `SampleGram`, and the weights of all consumers side by side, of
+            shape `(units, outputs)`.
         tolerance: Float >= 0 and < 1.
         min_units: Integer > 0. How many units to keep at least.
         round_to: Integer > 0. The number of kept units is rounded up to a
@@ -121,7 +127,7 @@ def choose_units(
 
 
 def unexplained_curve(
-    observations: Sequence[tuple[np.ndarray, np.ndarray]],
+    observations: Sequence[tuple[Gram, np.ndarray]],
     *,
     projection: int = 64,
     seed: int = 0,
@@ -183,7 +189,7 @@ def _mean_share(points: list[_Pursuit]) -> float:
 
 
 def _pursuits(
-    observations: Sequence[tuple[np.ndarray, np.ndarray]],
+    observations: Sequence[tuple[Gram, np.ndarray]],
     projection: int,
     seed: int,
     overwrite: bool,
@@ -215,7 +221,7 @@ def _pursuits(
 
 
 def refit(
-    gram: np.ndarray,
+    gram: Gram,
     mean: np.ndarray,
     kept: np.ndarray,
     removed: np.ndarray,
@@ -254,9 +260,11 @@ def refit(
     >>> mixing.tolist(), constant.tolist(), residual.tolist()
     ([[0.5], [0.0]], [-0.5, 5.0], [0.0, 0.0])
     """
+    import scipy.linalg  # Loaded at the first use.
+
     gram = _checked_gram(gram)
     mean = np.asarray(mean, "float64")
-    if mean.shape != gram.shape[:1] or not np.isfinite(mean).all():
+    if mean.shape != (len(gram),) or not np.isfinite(mean).all():
         raise ValueError(
             f"Expected `mean` as {len(gram)} finite numbers. "
             f"Received: mean={mean}"
@@ -266,34 +274,37 @@ def refit(
         raise ValueError(
             f"Expected `ridge` to be at least 0. Received: ridge={ridge}"
         )
-    across = gram[np.ix_(kept, removed)]
+    variances = gram.diagonal()
     penalty = ridge * gram.trace() / len(gram)
     # Without any variance every coefficient is 0 under any penalty.
-    penalty = penalty if gram.any() else 1.0
+    penalty = penalty if variances.any() else 1.0
     within = gram[np.ix_(kept, kept)]
     within[np.diag_indices(kept.size)] += penalty
     try:
         factor = scipy.linalg.cho_factor(within, overwrite_a=True)
-        coefficients = scipy.linalg.cho_solve(factor, across)
     except np.linalg.LinAlgError as error:
         raise ValueError(
             "Expected kept units that do not depend on each other, or a "
             f"larger `ridge`. Received: ridge={ridge}, {kept.size} kept units"
         ) from error
-    mixing = coefficients.T
+    mixing = np.empty((removed.size, kept.size))
+    unexplained = variances[removed]
+    for start in range(0, removed.size, _FITTED):
+        part = slice(start, start + _FITTED)
+        across = gram[np.ix_(kept, removed[part])]
+        found = scipy.linalg.cho_solve(factor, across)
+        mixing[part] = found.T
+        # diag(G_mm − 2 CᵀG_km + CᵀG_kk C), where G_kk C = G_km − penalty C.
+        unexplained[part] -= np.einsum("km,km->m", found, across)
+        unexplained[part] -= penalty * np.einsum("km,km->m", found, found)
     constant = np.zeros(removed.size)
     if center:
         constant = mean[removed] - mixing @ mean[kept]
-    # diag(G_mm − 2 CᵀG_km + CᵀG_kk C), where G_kk C = G_km − penalty C.
-    unexplained = gram.diagonal()[removed] - (
-        np.einsum("km,km->m", coefficients, across)
-        + penalty * np.einsum("km,km->m", coefficients, coefficients)
-    )
     return mixing, constant, np.sqrt(np.maximum(unexplained, 0.0))
 
 
 def residual_after(
-    gram: np.ndarray,
+    gram: Gram,
     weights: np.ndarray,
     kept: np.ndarray,
     mixing: np.ndarray,
@@ -344,7 +355,8 @@ class _Pursuit:
     the unexplained part of the consumers' inputs have in common (G W at
     first); `free` is D, what of each unit the chosen ones do not explain;
     `rows` hold columns of the Cholesky factor L. Once they are full, L Lᵀ is
-    taken off G, and they start anew.
+    taken off G, and they start anew; `taken` are the units that they belong
+    to.
 
     Args:
         gram: Shape `(units, units)`.
@@ -356,12 +368,12 @@ class _Pursuit:
 
     def __init__(
         self,
-        gram: np.ndarray,
+        gram: Gram,
         guide: np.ndarray,
         judge: np.ndarray,
         overwrite: bool = False,
     ):
-        self.gram = gram
+        self.gram: Any = gram
         self.overwrite = overwrite
         self.received = np.ascontiguousarray(gram @ guide)
         self.spare = np.empty_like(self.received)
@@ -370,8 +382,11 @@ class _Pursuit:
         self.left = self.whole
         self.free = gram.diagonal().copy()
         self.floor = _FLOOR * self.free.mean()
-        self.rows = np.empty((max(len(gram) // 4, 16), len(gram)))
-        self.rank = 0
+        rows = max(len(gram) // 4, 16)
+        if isinstance(gram, SampleGram):  # There memory is short.
+            rows = min(rows, _BLOCK)
+        self.rows = np.empty((rows, len(gram)))
+        self.taken: list[int] = []
 
     @property
     def share(self) -> float:
@@ -393,13 +408,13 @@ class _Pursuit:
         """Adds a unit to the chosen ones."""
         if not self.whole or not self.free[unit] > self.floor:
             return
-        if self.rank == len(self.rows):
+        if len(self.taken) == len(self.rows):
             # Here one large product beats ever longer rows.
             self._take_off_rows()
         root = self.free[unit] ** 0.5
         # `einsum` and not `@`: so little work a call gains nothing from the
         # threads of a BLAS, and waits for them where other work is running.
-        factor = self.rows[: self.rank]
+        factor = self.rows[: len(self.taken)]
         column = self.gram[unit] - np.einsum(
             "k,kn->n", factor[:, unit].copy(), factor
         )
@@ -409,18 +424,21 @@ class _Pursuit:
         self.left -= np.sum(np.einsum("n,np->p", column, self.judge) ** 2)
         self.free -= column**2
         self.free[unit] = 0.0  # Not a rounding error that may count again.
-        self.rows[self.rank] = column
-        self.rank += 1
+        self.rows[len(self.taken)] = column
+        self.taken.append(unit)
 
     def _take_off_rows(self) -> None:
         """Takes L Lᵀ off G, block by block: G may be large."""
+        taken, self.taken = self.taken, []
+        if isinstance(self.gram, SampleGram):
+            self.gram = self.gram.without(taken)
+            return
         if not self.overwrite:
             self.gram = self.gram.copy()
             self.overwrite = True
         for start in range(0, len(self.gram), _BLOCK):
             here = slice(start, start + _BLOCK)
             self.gram[here] -= self.rows[:, here].T @ self.rows
-        self.rank = 0
 
 
 def _take_best(points: list[_Pursuit], kept: np.ndarray) -> int | None:
@@ -444,7 +462,9 @@ def _fill(points: list[_Pursuit], kept: np.ndarray, wanted: int) -> None:
         kept[np.argsort(-varied, kind="stable")[:missing]] = True
 
 
-def _checked_gram(gram: Any) -> np.ndarray:
+def _checked_gram(gram: Any) -> Any:
+    if isinstance(gram, SampleGram):  # Of values that were checked.
+        return gram
     gram = np.asarray(gram, "float64")
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or not gram.size:
         raise ValueError(

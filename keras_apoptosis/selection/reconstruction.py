@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
+from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis, Observation
 from keras_apoptosis.graph.groups import obstacle
 from keras_apoptosis.selection.candidate import (
@@ -23,7 +25,8 @@ from keras_apoptosis.selection.pursuit import (
     unexplained_curve,
 )
 from keras_apoptosis.statistics.moments import Moments
-from keras_apoptosis.statistics.probe import collect, post_points
+from keras_apoptosis.statistics.probe import Point, collect, post_points
+from keras_apoptosis.statistics.sample_gram import SampleGram
 from keras_apoptosis.surgery import Replacement
 from keras_apoptosis.surgery.absorption import takes_constants
 
@@ -75,10 +78,13 @@ class Reconstruction:
         """
         points = {n: post_points(analysis, n) for n in numbers}
         sizes = {n: analysis.groups[n].size for n in numbers}
+        rows = {n: self._rows(analysis, points[n]) for n in numbers}
         check_memory(
             "Choosing units by reconstruction",
             max(sizes.values(), default=0),
-            memory_needed({n: (sizes[n], len(points[n])) for n in numbers}),
+            memory_needed(
+                {n: (sizes[n], len(points[n])) for n in numbers}, rows
+            ),
         )
         return collect(
             analysis,
@@ -87,6 +93,23 @@ class Reconstruction:
             batch_size=self.batch_size,
             samples=self.samples,
         )
+
+    def _rows(self, analysis: Analysis, points: list[Point]) -> float:
+        """Returns how many values of each unit there are at most."""
+        if collectives.together():  # Others' samples come as products.
+            return math.inf
+        tensors = analysis.graph.tensors
+        found = [0.0]
+        for point in points:
+            count = 0.0
+            for key, axis, places, _ in point.parts:
+                shape = tensors[key].shape
+                sizes = [s for n, s in enumerate(shape) if n not in (0, axis)]
+                known = None not in sizes and axis != 0
+                positions = math.prod(sizes) if known else math.inf
+                count += self.samples * positions * len(places)
+            found.append(count)
+        return max(found)
 
     def choose(
         self,
@@ -172,7 +195,7 @@ class Reconstruction:
         analysis: Analysis,
         number: int,
         measured: dict[str, dict[str, Moments]],
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    ) -> list[tuple[np.ndarray | SampleGram, np.ndarray]]:
         """Returns second moments and the consumers' weights, at each point."""
         group = analysis.groups[number]
         return [
@@ -186,25 +209,40 @@ class Reconstruction:
 
 def _gram(
     analysis: Analysis, point: Observation, moments: dict[str, Moments]
-) -> np.ndarray:
+) -> np.ndarray | SampleGram:
     """Returns second moments, around the mean where constants are taken."""
-    found = moments[point.name]
     centered = takes_constants(analysis.graph, point)
-    return found.covariance if centered else found.second_moment
+    return moments[point.name].second_moments(centered)
 
 
-def memory_needed(groups: Mapping[int, tuple[int, int]]) -> float:
+def memory_needed(
+    groups: Mapping[int, tuple[int, int]],
+    rows: Mapping[int, float] | None = None,
+) -> float:
     """Estimates the memory that a choice takes at most.
 
     Args:
         groups: For each group the number of its units and of its
             observations, all of which are measured at once.
+        rows: For each group how many values of a unit there are at most; as
+            many as units or more by default.
 
     Returns:
-        Number of bytes: a matrix of all pairs for every observation, and
-        what the choice and the fit of the largest group take beside it.
+        Number of bytes: for every observation a matrix of all pairs, or the
+        values themselves where they are fewer than units, and what the choice
+        and the fit of the largest group take beside it.
     """
-    pairs = {n: 8.0 * size**2 for n, (size, _) in groups.items()}
-    held = sum(pairs[n] * count for n, (_, count) in groups.items())
-    beside = (pairs[n] * (count + 1) for n, (_, count) in groups.items())
-    return held + max(beside, default=0.0)
+    held, beside = 0.0, [0.0]
+    for number, (size, count) in groups.items():
+        values = math.inf if rows is None else rows[number]
+        if values < size:
+            # Beside them copies without the mean and without what the kept
+            # units explain, and the fit: at most a kept unit for each value.
+            each, more = 4 * values * size, 2 * 4 * values * size * count
+            more += 8 * values * size
+        else:
+            each = 8.0 * size**2
+            more = each * (count + 1)
+        held += each * count
+        beside.append(more)
+    return held + max(beside)

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_apoptosis.distributed import collectives
+from keras_apoptosis.statistics.sample_gram import SampleGram
 from keras_apoptosis.utils.checks import check_count, check_size
 
 # Rows that are multiplied at once: bounds the rounding of a float32 sum, and
@@ -23,7 +24,9 @@ class Moments:
 
     Products are taken in float32, where the values are, around a shift near
     the mean, and summed up in float64: a large mean cancels nothing, and
-    memory does not grow with the number of observations.
+    memory does not grow with the number of observations. As long as there are
+    fewer observations than units, they are kept instead of their products,
+    which would take more memory.
 
     Args:
         size: Integer > 0. Number of units.
@@ -53,7 +56,10 @@ class Moments:
         self.count = 0
         self._shift = np.zeros(self.size)
         self._sum = np.zeros(self.size)  # Both around the shift.
-        self._square = np.zeros((self.size,) * (2 if self.gram else 1))
+        # Around the shift: sums of products, and observations that are not
+        # in them yet.
+        self._products: np.ndarray | None = None
+        self._rows: list[np.ndarray] = []
         self._max_abs = np.zeros(self.size)
         self._active = np.zeros(self.size, "int64")
 
@@ -77,19 +83,24 @@ class Moments:
             )
         if not shape[0]:
             return
+        count = self.count + shape[0]
+        keep = self.gram and self._products is None and count < self.size
         with np.errstate(invalid="ignore", over="ignore"):  # Checked below.
             shift = self._shift if self.count else _first_mean(values)
             parts = [
-                self._measure(values[start : start + _ROWS], shift)
+                self._measure(values[start : start + _ROWS], shift, keep)
                 for start in range(0, shape[0], _ROWS)
             ]
-        for total, square, *_ in parts:
-            _check_finite(total, square)
+        for total, each, *_ in parts:
+            _check_finite(total, each)
         self._shift = shift
-        self.count += shape[0]
-        for total, square, largest, active in parts:
+        self.count = count
+        for total, _, found, largest, active in parts:
             self._sum += total
-            self._square += square
+            if keep:
+                self._rows.append(found)
+            else:
+                self._square += found
             np.maximum(self._max_abs, largest, out=self._max_abs)
             self._active += active
 
@@ -182,6 +193,19 @@ class Moments:
         np.fill_diagonal(found, np.maximum(found.diagonal(), 0.0))
         return found
 
+    def second_moments(self, centered: bool) -> np.ndarray | SampleGram:
+        """Returns second moments between units, in the form that is smaller.
+
+        Args:
+            centered: Whether around the means, or around zero.
+        """
+        if not self._rows:
+            return self.covariance if centered else self.second_moment
+        rest = self._sum / self.count if centered else -self._shift
+        rows = np.concatenate(self._rows)
+        rows -= rest.astype("float32")
+        return SampleGram(np.ascontiguousarray(rows.T))
+
     @property
     def second_moment(self) -> np.ndarray:
         """Shape `(units, units)`. Mean products, around zero."""
@@ -206,17 +230,39 @@ class Moments:
         """Shape `(units,)`. In how many observations the unit is active."""
         return self._active.copy()
 
-    def _measure(self, values: Any, shift: np.ndarray) -> tuple:
-        """Computes sum, products, largest value and activity of some rows."""
+    @property
+    def _square(self) -> np.ndarray:
+        """Sums of products, or of squares, around the shift."""
+        if self._products is None:
+            self._products = np.zeros((self.size,) * (2 if self.gram else 1))
+        while self._rows:
+            near = self._rows.pop(0)
+            self._products += near.T @ near
+        return self._products
+
+    @_square.setter
+    def _square(self, products: np.ndarray) -> None:
+        self._products, self._rows = products, []
+
+    def _measure(self, values: Any, shift: np.ndarray, keep: bool) -> tuple:
+        """Measures some rows.
+
+        Returns:
+            Sums, sums of squares, the products (or the rows themselves, to
+            `keep`), largest values and activity.
+        """
         values, near, xp = _near(values, shift)
-        if self.gram:
-            square = xp.matmul(xp.transpose(near), near)
+        if self.gram and not keep:
+            found = xp.matmul(xp.transpose(near), near)
+            each = xp.diagonal(found)
         else:
-            square = xp.sum(xp.square(near), axis=0)
+            each = xp.sum(xp.square(near), axis=0)
+            found = near if keep else each
         absolute = xp.abs(values)
         results = (
             xp.sum(near, axis=0),
-            square,
+            each,
+            found,
             xp.max(absolute, axis=0),
             xp.sum(absolute > self.activity_tolerance, axis=0),
         )
@@ -273,8 +319,7 @@ def _single(shift: np.ndarray) -> np.ndarray:
     return shift.astype("float32").astype("float64")
 
 
-def _check_finite(total: np.ndarray, square: np.ndarray) -> None:
-    each = square.diagonal() if square.ndim == 2 else square
+def _check_finite(total: np.ndarray, each: np.ndarray) -> None:
     wrong = np.flatnonzero(~(np.isfinite(total) & np.isfinite(each)))
     if wrong.size:
         raise ValueError(

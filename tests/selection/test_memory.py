@@ -84,8 +84,26 @@ def test_reconstruction_is_refused_before_memory_is_spent(limit):
     Reconstruction(np.zeros((8, 4))).measure(analysis, [0])
 
 
-def test_twenty_thousand_units_are_refused_by_default():
+def test_fewer_samples_than_units_take_what_it_says():
+    model, size, samples = wide(3000), 3000, 200
+    x = RNG.normal(size=(samples, 4)).astype("float32")
+    analysis = analyse(model)
+    rule = Reconstruction(x, samples, min_units=100)
+
+    def choose():
+        measured = rule.measure(analysis, [0])
+        rule.choose(analysis, 0, 0.001, measured)
+
+    choose()
+    needed = memory_needed({0: (size, 1)}, {0: samples})
+    assert needed == 20 * size * samples
+    # Beside them some rows of the factor, and the consumers' weights.
+    assert peak_of(choose) < 1.1 * needed + 8 * 256 * size + 1e7
+
+
+def test_twenty_thousand_units_are_refused_if_there_are_as_many_samples():
     assert memory_needed({0: (20_000, 1)}) > 8 * 2**30
+    assert memory_needed({0: (20_000, 1)}, {0: 4096}) < 2 * 2**30
     assert ka.selection.memory_limit() == 8
 
 
