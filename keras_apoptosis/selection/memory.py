@@ -17,9 +17,11 @@ def set_memory_limit(gibibytes: float) -> None:
     """Sets the memory that a selection may take.
 
     Neuron apoptosis by reconstruction compares every unit of a group with
-    every other one, so that its memory grows with the square of the width:
-    0.5 GiB for 5,000 units, 8 GiB for 20,000. Beyond the limit it raises a
-    `ValueError` before it measures anything.
+    every other one. Its memory grows with the square of the width, where a
+    unit has as many values as there are units: 0.6 GiB for 5,000 units, 9 GiB
+    for 20,000. With fewer (samples of a dense layer) it grows with the width
+    alone: at most 1.6 GiB for 20,000 units and 4,096 samples. Beyond the limit
+    it raises a `ValueError` before it measures anything.
 
     Args:
         gibibytes: Number > 0, in units of 2^30 bytes. 8 by default.
