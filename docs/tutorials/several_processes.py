@@ -54,7 +54,7 @@ from sklearn.model_selection import train_test_split
 
 import keras_apoptosis as ka
 
-BATCH, EPOCHS = 64, 30
+BATCH, EPOCHS = 64, 20
 
 ka.distributed.init()
 keras.utils.set_random_seed(0)
@@ -102,7 +102,8 @@ if ka.distributed.is_primary():
 # ## Start it
 #
 # `torchrun` comes with PyTorch. On TensorFlow the launcher is `horovodrun`, on
-# JAX it is `srun`; the script stays the same.
+# JAX it is `srun`; the script stays the same. Each process gets one thread, as
+# processes that share a machine should.
 
 
 # %%
@@ -111,7 +112,7 @@ def launch(processes):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
         [*torchrun, f"--nproc-per-node={processes}", script, out],
-        env={**os.environ, "KERAS_BACKEND": "torch"},
+        env={**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

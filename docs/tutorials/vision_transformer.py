@@ -2,8 +2,8 @@
 # # A vision transformer
 #
 # At the end of this tutorial you have a small vision transformer with half of
-# its FLOPs, and have seen which of its parts left: heads, the widths of keys
-# and values, hidden units and, if you allow it, the residual stream.
+# its FLOPs, and have seen which of its parts left: heads, their width, hidden
+# units and, if you allow it, the residual stream.
 
 # %%
 import keras
@@ -37,9 +37,8 @@ x, x_val, y, y_val = train_test_split(
 # Attention is Keras' own layer; the positions are a layer of our own, which the
 # package follows without being told how.
 #
-# Here the blocks are functions. If yours are layers of their own, with a `call`
-# that uses other layers, put one line behind: `model = ka.inline(model)` makes
-# of it a flat model like this one.
+# `ka.inline` makes a flat model of what the layers call. It does so for blocks
+# that are layers of your own, too, and copies their weights.
 
 # %%
 WIDTH, HEADS, BLOCKS = 48, 4, 3
@@ -70,7 +69,7 @@ def block(x, name):
     return layers.Add()([x, hidden])
 
 
-def build():
+def build(inline=True):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
     x = layers.Conv2D(WIDTH, 2, 2, name="patches")(inputs)
@@ -81,6 +80,8 @@ def build():
     x = layers.LayerNormalization(name="norm")(x)
     x = layers.GlobalAveragePooling1D()(x)
     model = keras.Model(inputs, layers.Dense(10, name="logits")(x))
+    if inline:
+        model = ka.inline(model)
     model.compile(
         keras.optimizers.Adam(1e-3),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -90,9 +91,17 @@ def build():
 
 
 # %% [markdown]
-# Each attention has four kinds of units: heads, and the widths of keys, values
-# and outputs. Look at `patches`: the width of the residual stream, in which all
-# blocks read and write, is not prunable, and the table says why.
+# Why? Compare the column `methods` of two reports. Attention is one layer, and
+# nothing inside it can be measured: `saliency*` means only by scores that need
+# no data.
+
+# %%
+print(ka.report(build(inline=False)))
+
+# %% [markdown]
+# Inlined, heads (`…/d`) and their width (`…/e`) are units as good as the hidden
+# ones. Look at `patches` as well: the width of the residual stream, in which
+# all blocks read and write, is not prunable, and the table says why.
 
 # %%
 print(ka.report(build()))

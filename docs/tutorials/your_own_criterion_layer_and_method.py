@@ -202,10 +202,11 @@ class QuietUnits(ka.callbacks.PruningCallback):
 
 # %% [markdown]
 # It is used as the methods of the package are, and takes their arguments:
-# `layers`, `exclude`, `limit`, `min_units` and others.
+# `layers`, `exclude`, `limit` and others. `min_gain` skips events that would
+# remove less than that share of the parameters.
 
 # %%
-method = QuietUnits(0.1, x)
+method = QuietUnits(0.1, x, min_gain=0.05)
 model = build()
 history = model.fit(
     x,
