@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 CONF = Path(__file__).parent / "conf"
 DOCS = Path(__file__).parents[1] / "docs"
 DATA = DOCS / "results" / "data"
+WIDTH = 100  # Of a line of Markdown.
 PAGES = ("neuron_apoptosis", "synaptic_stripping", "saliency_pruning")
 PAGES += ("demon_pruning",)
 
@@ -91,9 +92,13 @@ def source(table: str, found: list[rows.Row]) -> str:
         for row in found
     }
     dates = sorted({row["date"] for row in found})
+    command = f"*`python examples/run.py -cn {table} --multirun`:"
+    lasted = f"{duration(found)}."
+    long = len(f"{command} {lasted}") > WIDTH
     return (
-        f"*`python examples/run.py -cn {table} --multirun`: {duration(found)}."
-        f"\n{'; '.join(sorted(versions))}.\n"
+        command
+        + ("\n" if long else " ")
+        + f"{lasted}\n{'; '.join(sorted(versions))}.\n"
         f"{'; '.join(sorted({row['machine'] for row in found}))}; "
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}.*"
     )

@@ -36,6 +36,7 @@ class Config(thesis_network.Config):
         multiplier: Of the rate; 1 for no attack.
         start: The step of the first attack; after a tenth of the training if
             none is given.
+        records: How often the unit is measured.
     """
 
     epochs: int = 5
@@ -45,6 +46,7 @@ class Config(thesis_network.Config):
     unit: int = 0
     multiplier: float = 1.0
     start: int | None = None
+    records: int = 40
 
 
 def run(config: Config) -> Row:
@@ -53,7 +55,7 @@ def run(config: Config) -> Row:
     steps = len(data.y_train) // config.batch_size * config.epochs
     monitor = ka.callbacks.UnitMonitor(
         sample_of(data, 0),
-        every=max(1, steps // 40),
+        every=max(1, steps // config.records),
         layers=[config.layer],
         penalty=True,
         histograms={config.layer: [config.unit]},

@@ -230,7 +230,7 @@ def draw(rows: list[Row], path: Path) -> None:
         ("fc1's units", 0.2),
         ("fc1's units", 0.5),
     ]
-    figure = Figure(figsize=(17, 3.4 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(17, 2 + 3 * len(rows)), layout="constrained")
     lines = figure.subplots(len(rows), len(shown), squeeze=False)
     for line, row in zip(lines, rows, strict=True):
         for axes, (what, share) in zip(line, shown, strict=True):
@@ -239,7 +239,14 @@ def draw(rows: list[Row], path: Path) -> None:
             title = f"{row['config']['activation']}: {share:.0%} of {what}"
             axes.set(title=title, xlabel="step")
             axes.set_yscale("symlog", linthresh=0.01)
-            axes.legend(frameon=False, fontsize="xx-small", ncols=2)
             tidy(axes)
         line[0].set_ylabel("change of the loss")
+    for axes in lines[-1]:
+        axes.legend(
+            frameon=False,
+            fontsize="x-small",
+            ncols=2,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.15),
+        )
     figure.savefig(path, dpi=110)
