@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 
 import keras
-import matplotlib
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
@@ -33,7 +32,6 @@ PAGES = {
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_runs_as_it_stands(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # For the files that a page writes.
-    matplotlib.use("agg")
     document = SYBIL.parse(PAGES[page])
     examples = list(document.examples())
     blocks = [each for each in examples if isinstance(each.parsed, Lexeme)]
