@@ -25,7 +25,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo results test horovod lint docs format benchmark clean
+.PHONY: help demo results test horovod lint docs format benchmark dist clean
 
 help:
 	@echo "make demo [DATASET=digits|mnist|cifar10|higgs]  train, shrink, compare"
@@ -36,11 +36,13 @@ help:
 	@echo "make lint, make format                          check or mend the style"
 	@echo "make docs                                       the site, in site/"
 	@echo "make benchmark                                  the measured ratios"
+	@echo "make dist, make try-jax                         what is released, and tried"
 	@echo "make clean                                      remove .venv and caches"
 
 # A stamp is newer than pyproject.toml once what it asks for is installed.
 $(VENV)/demo.stamp: EXTRAS := tensorflow-cpu,examples
 $(VENV)/test.stamp: EXTRAS := tensorflow-cpu,jax,torch,test,dev,docs
+$(VENV)/dist.stamp: EXTRAS := release
 $(VENV)/%.stamp: pyproject.toml
 	@echo "== Installing into $(VENV): keras-apoptosis[$(EXTRAS)]"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -112,6 +114,19 @@ benchmark: $(VENV)/test.stamp
 	@for script in benchmarks/[!_]*.py; do \
 		echo "== $$script"; $(QUIET) $(BIN)/python $$script || exit 1; \
 	done
+
+# The wheel is built from the source distribution.
+dist: $(VENV)/dist.stamp
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+# The wheel with one backend, in an environment that has nothing else.
+try-%:
+	@test -e dist/*.whl || { echo "make dist builds the wheel"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)/try-$*
+	$(VENV)/try-$*/bin/python -m pip install --quiet "$$(ls dist/*.whl)[$*]"
+	KERAS_BACKEND=$* $(QUIET) $(VENV)/try-$*/bin/python .ci/try_wheel.py
 
 clean:
 	rm -rf $(VENV) build dist site .cache *.egg-info .pytest_cache .ruff_cache \

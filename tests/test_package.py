@@ -28,6 +28,11 @@ def test_the_version_is_the_one_that_is_installed() -> None:
     assert importlib.metadata.version("keras-apoptosis") == ka.__version__
 
 
+def test_the_version_is_the_one_that_is_cited() -> None:
+    lines = (ROOT / "CITATION.cff").read_text().split("\n")
+    assert f"version: {ka.__version__}" in lines
+
+
 def test_the_source_distribution_holds_every_tracked_file(
     tmp_path: Path,
 ) -> None:
