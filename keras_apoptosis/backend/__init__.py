@@ -6,6 +6,7 @@ Keras keeps its state otherwise.
 
 from keras_apoptosis.backend.averages import weight_copies
 from keras_apoptosis.backend.cutting import cut, cut_shape, cut_variable
+from keras_apoptosis.backend.exporting import is_exporting, select
 from keras_apoptosis.backend.ftrl import implied_slots
 from keras_apoptosis.backend.holders import Holders, holders_of
 from keras_apoptosis.backend.kernels import (
@@ -138,6 +139,7 @@ __all__ = [
     "inference_scope",
     "innermost",
     "invalidate",
+    "is_exporting",
     "is_nested",
     "is_same",
     "is_saved_layer_by_layer",
@@ -170,6 +172,7 @@ __all__ = [
     "save_layer_by_layer",
     "seeds_of",
     "seen_layer_by_layer",
+    "select",
     "set_attributes",
     "set_shape",
     "slots_of",

@@ -11,6 +11,7 @@ from keras import activations, ops
 
 from keras_apoptosis.backend import (
     build_shapes,
+    is_exporting,
     max_over_replicas,
     sum_over_replicas,
     unlocked,
@@ -139,7 +140,7 @@ class ActivationStatistics(LayerMixin):
 
     def _observe(self, outputs: Any) -> Any:
         """Counts the outputs in, if asked to, and returns them."""
-        if not self.track_statistics:
+        if not self.track_statistics or is_exporting(outputs):
             return outputs
         values = ops.stop_gradient(ops.cast(outputs, "float32"))
         units = self.statistics_total.shape[0]

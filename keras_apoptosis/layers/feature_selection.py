@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
+
+from keras_apoptosis.backend import select
 
 
 @keras.saving.register_keras_serializable(package="keras_apoptosis")
@@ -72,7 +73,7 @@ class FeatureSelection(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         if self.indices is None:
             return inputs
-        return ops.take(inputs, self.indices, axis=self.axis)
+        return select(inputs, self.indices, self.axis)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         shape = list(input_shape)

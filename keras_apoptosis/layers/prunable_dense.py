@@ -56,6 +56,34 @@ class PrunableDense(PrunableKernel, keras.layers.Dense):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self._observe(super().call(inputs, training=training))
 
+    def quantize(
+        self, mode: Any = None, type_check: bool = True, config: Any = None
+    ) -> None:
+        """Quantizes the kernel as `keras.layers.Dense` does.
+
+        A mask is folded in: from then on its zeros are those of the kernel.
+
+        Args:
+            mode: As for `keras.layers.Dense`, likewise `config`.
+            type_check: Boolean, whether to refuse to quantize subclasses.
+            config: See `mode`.
+
+        Raises:
+            ValueError: If `mode` is `"float8"`, under which kernels go on
+                training, and the layer has a mask.
+        """
+        if type_check and type(self) is not PrunableDense:
+            raise self._not_implemented_error(self.quantize)
+        if self.masked and mode == "float8":
+            raise ValueError(
+                f"Layer '{self.name}' has a mask, which a kernel of float8 "
+                "cannot have. Fold it in by `ka.strip_pruning(model)`. "
+                f"Received: mode={mode}"
+            )
+        if self.built:
+            self.set_mask(None)
+        super().quantize(mode, type_check=False, config=config)
+
     def quantized_call(self, *args: Any, **kwargs: Any) -> Any:
         # Keras calls this in the place of `call` under a quantized policy.
         return self._observe(super().quantized_call(*args, **kwargs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from keras import layers, ops
 from keras_apoptosis.backend import as_function, kernel_mask_of, models_of
 from keras_apoptosis.graph.reading import read
 from keras_apoptosis.layers import (
+    FeatureSelection,
     PrunableActivation,
     PrunableConv1D,
     PrunableConv2D,
@@ -115,7 +117,9 @@ def strip_pruning(model: keras.Model) -> keras.Model:
     The masks are folded into the kernels, so the outputs are the same; masks
     and statistics themselves are gone. What is saved of the copy loads where
     keras_apoptosis is not installed. LoRA matrices of a masked layer are
-    folded into its kernel as well. Subclasses of Prunable layers stay.
+    folded into its kernel as well. A `FeatureSelection` becomes
+    `keras.ops.take`, and a Sequential model that has one a Functional model.
+    Subclasses of these layers stay.
 
     Args:
         model: A built Sequential or Functional model, or a nesting of those.
@@ -148,9 +152,15 @@ def strip_pruning(model: keras.Model) -> keras.Model:
             for name in ADDED_CONFIG:
                 config.pop(name, None)
             kind = PLAIN[kind]
+        elif kind is FeatureSelection:
+            return functools.partial(_select, layer.indices, layer.axis)
         return kind.from_config(config)
 
     return _converted(model, convert)
+
+
+def _select(indices: list[int] | None, axis: int, inputs: Any) -> Any:
+    return inputs if indices is None else ops.take(inputs, indices, axis)
 
 
 def _is_plain_activation(layer: Any) -> bool:
@@ -187,11 +197,33 @@ def _converted(
     # `clone_model` would compile the clone by its serialized arguments, which
     # custom losses do not survive, and without the optimizer's state.
     with _seen_as_uncompiled(model):
-        clone = keras.models.clone_model(
-            model, clone_function=convert, recursive=True
-        )
+        clone = _cloned(model, convert, {})
     copy_state(model, clone)
     compile_alike(model, clone)
+    return clone
+
+
+def _cloned(
+    model: keras.Model,
+    convert: Callable[[Any], Any],
+    made: dict[int, Any],
+) -> keras.Model:
+    """Clones a model and those in it; `made` has the copies by layer."""
+
+    def copy(layer: Any) -> Any:
+        if id(layer) not in made:
+            nested = as_function(layer) is not None
+            made[id(layer)] = (
+                _cloned(layer, convert, made) if nested else convert(layer)
+            )
+        return made[id(layer)]
+
+    copies = [copy(layer) for layer in model.layers]
+    if all(isinstance(each, layers.Layer) for each in copies):
+        return keras.models.clone_model(model, clone_function=copy)
+    # A Sequential model cannot hold a function.
+    clone = keras.models.clone_model(as_function(model), clone_function=copy)
+    clone.name = model.name
     return clone
 
 
@@ -211,12 +243,17 @@ def copy_state(source: Any, target: Any) -> None:
     """Copies weights and all other state of a layer to its copy."""
     target.trainable = source.trainable
     if as_function(source) is not None:
+        source, target = as_function(source), as_function(target)
         for old, new in zip(_inputs(source), _inputs(target), strict=True):
             # `clone_model` makes new names for inputs that were not given any.
             new.name = old.name
+        copies = {layer.name: layer for layer in target.layers}
         for layer in source.layers:
-            if not isinstance(layer, layers.InputLayer):
-                copy_state(layer, target.get_layer(layer.name))
+            # What has become a function has no state.
+            if layer.name in copies and not isinstance(
+                layer, layers.InputLayer
+            ):
+                copy_state(layer, copies[layer.name])
         return
     for old, new in _pairs(source, target):
         # Through NumPy: on JAX two variables would share one buffer, which

@@ -164,24 +164,6 @@ def _without_title(lines):
     return [line for line in lines if not line.startswith("Model:")]
 
 
-def test_export_sees_the_small_model(tmp_path):
-    if keras.backend.backend() == "torch":
-        pytest.skip("Keras exports a SavedModel from TensorFlow and JAX only")
-    model = randomize(CATALOGUE["cnn"](), seed=1)
-    model.compile("adam", "mse")
-    inputs = sample(model)
-    model.predict(inputs, verbose=0)  # Compiled for the old variables.
-    ka.shrink(model, removal_of(model, seed=2))
-    model.export(tmp_path / "exported", verbose=False)
-    import tensorflow as tf
-
-    artifact = tf.saved_model.load(str(tmp_path / "exported"))
-    served = artifact.serve(inputs)
-    np.testing.assert_allclose(
-        np.asarray(served), outputs_of(model, inputs)[0], rtol=1e-4, atol=1e-5
-    )
-
-
 def test_rebuild_leaves_the_original_alone():
     model = randomize(CATALOGUE["residual"](), seed=1)
     before = [keras.ops.convert_to_numpy(v) for v in model.variables]

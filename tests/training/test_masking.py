@@ -130,20 +130,11 @@ def test_zeros_are_held_while_units_leave():
     np.testing.assert_array_equal(kernel(model) != 0, kept)
 
 
-def test_zero_in_plain_layers_and_in_an_export(tmp_path):
+def test_zero_in_plain_layers():
     model = trained_under_a_mask(optimizers.AdamW(0.01))
     stripped = ka.strip_pruning(model)
     assert type(stripped.get_layer("hidden")) is keras.layers.Dense
     assert not kernel(stripped)[~HALF].any()
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        model.export(tmp_path / "exported", verbose=False)
-        loaded = tf.saved_model.load(tmp_path / "exported")
-        served = loaded.serve(X)
-        np.testing.assert_allclose(
-            served, stripped.predict(X, verbose=0), rtol=1e-5, atol=1e-6
-        )
 
 
 @pytest.mark.parametrize("make", [optimizers.Adam, Mixing])
