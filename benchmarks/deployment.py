@@ -2,9 +2,8 @@
 
     KERAS_BACKEND=tensorflow python benchmarks/deployment.py
 
-A CNN with random weights is pruned by `ka.prune` to a quarter of its FLOPs and
-of its parameters, exported in every format that Keras writes from this
-backend, and quantized.
+A CNN with random weights is pruned by `ka.prune` to a quarter of its FLOPs,
+exported in every format that Keras writes from this backend, and quantized.
 Printed are the largest difference to the outputs of the model, as a part of
 the largest output, before pruning and after it; the sizes of what was written;
 and the median time of a batch of 32 after pruning, as a part of the time

@@ -1,4 +1,4 @@
-"""What exporters need to be spared."""
+"""Calls of models by exporters, and operations that they can read."""
 
 from __future__ import annotations
 
