@@ -252,7 +252,7 @@ def main() -> None:
         f"keras {keras.__version__} on {keras.backend.backend()}, "
         f"{os.cpu_count()} CPUs, {platform.machine()}\n"
         f"The smaller model and the figure: {path}.keras, {path}.png\n"
-        "On few images an event takes the time that it saves; on MNIST `fit` "
+        "On few rows an event takes longer than what it saves; on MNIST `fit` "
         "is 2.4x to 3.3x faster (docs/results/neuron_apoptosis.md)."
     )
 
