@@ -123,7 +123,7 @@ class DemonPruning(PruningCallback):
         symmetric_noise: Whether dead units get noise as well, which may revive
             them (appendix D.1).
         noise_every: Integer of at least 1: add the variance of so many steps
-            at once, each so many steps. Random numbers are what noise costs.
+            at once, each so many steps.
         min_gain: Number from 0 to below 1: as long as less than this share of
             the parameters would be removed, the dead wait for the next event,
             or the end. 0 to remove them at once, as the paper does.
