@@ -157,6 +157,7 @@ def draw(rows: list[Row], path: Path) -> None:
                 label = f"{config['regime']}, {config['rate']:g}"
                 axes.plot(mine[0]["steps"], counts, label=label)
         axes.set(xlabel="step", ylabel="dead units of 400")
-        axes.legend(frameon=False, fontsize="small")
+        if axes.lines:
+            axes.legend(frameon=False, fontsize="small")
         tidy(axes)
     figure.savefig(path, dpi=110)
