@@ -33,7 +33,7 @@ x, x_val, y, y_val = train_test_split(
 # %% [markdown]
 # ## The model
 #
-# Patches of 2 x 2 pixels, three blocks of attention and a feed-forward pair.
+# Patches of 2 x 2 pixels, two blocks of attention and a feed-forward pair.
 # Attention is Keras' own layer; the positions are a layer of our own, which the
 # package follows without being told how.
 #
@@ -41,7 +41,7 @@ x, x_val, y, y_val = train_test_split(
 # that are layers of your own, too, and copies their weights.
 
 # %%
-WIDTH, HEADS, BLOCKS = 48, 4, 3
+WIDTH, HEADS, BLOCKS = 32, 4, 2
 
 
 @keras.saving.register_keras_serializable("tutorial")
@@ -83,7 +83,7 @@ def build(inline=True):
     if inline:
         model = ka.inline(model)
     model.compile(
-        keras.optimizers.Adam(1e-3),
+        keras.optimizers.Adam(2e-3),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -118,10 +118,12 @@ print(ka.report(build()))
 target = ka.targets.Flops(at_most=0.5)
 methods = {
     "plain": None,
-    "apoptosis": ka.callbacks.NeuronApoptosis(data=x, target=target),
-    "saliency": ka.callbacks.SaliencyPruning(data=(x, y), target=target),
+    "apoptosis": ka.callbacks.NeuronApoptosis(data=x[:512], target=target),
+    "saliency": ka.callbacks.SaliencyPruning(
+        data=(x[:512], y[:512]), target=target
+    ),
     "apoptosis, with the stream": ka.callbacks.NeuronApoptosis(
-        data=x, target=target, prune_normalized=True
+        data=x[:512], target=target, prune_normalized=True
     ),
 }
 models, histories = {}, {}
@@ -130,7 +132,8 @@ for name, callback in methods.items():
     histories[name] = models[name].fit(
         x,
         y,
-        epochs=25,
+        batch_size=64,
+        epochs=15,
         validation_data=(x_val, y_val),
         callbacks=[callback] if callback else [],
         verbose=0,
