@@ -2,8 +2,8 @@
 # # A vision transformer
 #
 # At the end of this tutorial you have a small vision transformer with half of
-# its FLOPs, and have seen which of its parts left: heads, their width, hidden
-# units and, if you allow it, the residual stream.
+# its FLOPs, and have seen which of its parts can leave: heads, their width,
+# hidden units and, if you allow it, the residual stream.
 
 # %%
 import keras
@@ -141,7 +141,8 @@ for name, callback in methods.items():
 
 # %% [markdown]
 # What went where? The first figure is of apoptosis, the second of apoptosis
-# with the stream: what the stream gives is not taken from heads.
+# with the stream. What the stream gives need not come from hidden units, and in
+# so narrow a model no head may be worth its price.
 
 # %%
 ka.plot_groups(methods["apoptosis"].history)
