@@ -92,7 +92,7 @@ test-%: $(VENV)/test.stamp
 	@echo "== Tests on $*"
 	@KERAS_BACKEND=$* $(ONE_THREAD) $(QUIET) \
 		$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
-		$(PYTEST_ARGS)
+		--durations=10 --durations-min=5 $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp
 	@echo "== Lint"

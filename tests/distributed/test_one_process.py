@@ -254,12 +254,13 @@ print("too late")
 
 class TestInstall:
     def test_the_patch(self, tmp_path):
-        folder = tmp_path / "horovod" / "tensorflow"
-        folder.mkdir(parents=True)
-        file = folder / "CMakeLists.txt"
-        file.write_text(f"before\n{install.XLA_LINE}after\n")
+        for name, old, _ in install.EDITS:
+            file = tmp_path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"before\n{old}after\n")
         install.patch(tmp_path)
-        assert file.read_text() == "before\nafter\n"
+        for name, _, new in install.EDITS:
+            assert (tmp_path / name).read_text() == f"before\n{new}after\n"
         with pytest.raises(install.Failure, match="0 of them"):
             install.patch(tmp_path)
 
