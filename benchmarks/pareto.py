@@ -49,7 +49,6 @@ from _measure import machine
 from keras import layers
 
 import keras_apoptosis as ka
-from keras_apoptosis.utils.tables import table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 import datasets
@@ -380,27 +379,45 @@ def methods_of(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Prints a table for each network: after pruning / after fine-tuning."""
-    after, tuned = medians(rows, "after"), medians(rows, "tuned")
+    """Prints a table for each network, in Markdown, the best in bold."""
+    found = [medians(rows, key) for key in ("after", "tuned")]
     for name in dict.fromkeys(each["network"] for each in rows):
         here = [each for each in rows if each["network"] == name]
         seeds = len({each["seed"] for each in here})
-        whole = after[name, "unpruned", "", 1.0]
-        print(f"\n{TASKS[name].title}, {seeds} seeds, {100 * whole:.2f} whole")
+        whole = 100 * found[0][name, "unpruned", "", 1.0]
         columns = [(kind, share) for kind in TARGETS for share in SHARES]
-        lines = []
-        for method in methods_of(here):
-            cells = []
-            for column in columns:
-                key = (name, method, *column)
-                cells.append(
-                    f"{100 * after[key]:.1f} / {100 * tuned[key]:.1f}"
-                    if key in after
-                    else ""
-                )
-            lines.append((method, *cells))
-        heads = [f"{share:.0%} {kind}" for kind, share in columns]
-        print(table(("method", *heads), lines))
+        lines = {
+            method: [
+                [f"{100 * key[name, method, *c]:.1f}" for key in found]
+                if (name, method, *c) in found[0]
+                else None
+                for c in columns
+            ]
+            for method in methods_of(here)
+        }
+        for cells in zip(*lines.values(), strict=True):
+            for number in range(len(found)):
+                best = max(float(cell[number]) for cell in cells if cell)
+                for cell in cells:
+                    if cell and float(cell[number]) == best:
+                        cell[number] = f"**{cell[number]}**"
+        print(
+            f"\n{TASKS[name].title}, {seeds} seeds, {whole:.2f} % before "
+            "pruning:\n"
+        )
+        heads = [f"{share:.0%} of {kind}" for kind, share in columns]
+        heads = [
+            each.replace("%", " %").replace("flops", "FLOPs") for each in heads
+        ]
+        for line in (
+            ("method", *heads),
+            ["---"] * (1 + len(heads)),
+            *(
+                (method, *(" / ".join(each) if each else "–" for each in cells))
+                for method, cells in lines.items()
+            ),
+        ):
+            print(f"| {' | '.join(line)} |")
 
 
 def draw(rows: Sequence[dict[str, Any]], path: str) -> None:
