@@ -21,6 +21,7 @@ from keras_apoptosis.schedules import (
 from keras_apoptosis.selection.budget import lowest, share_of
 from keras_apoptosis.selection.price import Limit
 from keras_apoptosis.selection.ranking import REPLACEMENTS, Ranking
+from keras_apoptosis.selection.reconstruction import Reconstruction
 from keras_apoptosis.statistics.streaming import labelled_batches, sample_of
 from keras_apoptosis.surgery import Removal, snapshot
 from keras_apoptosis.training.masking import (
@@ -69,7 +70,9 @@ class SaliencyPruning(PruningCallback):
         replacement: `"mean"`, `"median"`, `"minimum"` or `"maximum"` to
             replace units by that, `"zero"` just to remove them. Criteria of
             mean replacement judge units by the same constants, and by means
-            for `"zero"`.
+            for the others. `"least_squares"` replaces them by combinations of
+            the units that stay, as `ka.prune` does, which loses less; by means
+            where units cannot be combined.
         at: `"post"` for the constants that stand for values after the
             activation, `"pre"` for values before it, as the thesis has it, at
             which criteria of mean replacement then judge, too.
@@ -171,7 +174,8 @@ class SaliencyPruning(PruningCallback):
         )
         found = criteria.get(criterion, granularity)
         check_choice("scope", scope, ("local", "global"))
-        check_choice("replacement", replacement, REPLACEMENTS)
+        choices = (*REPLACEMENTS, "least_squares")
+        check_choice("replacement", replacement, choices)
         check_choice("at", at, ("pre", "post"))
         check_count("rounds", rounds)
         check_count("samples", samples)
@@ -242,9 +246,20 @@ class SaliencyPruning(PruningCallback):
 
     def ranking(self) -> Ranking:
         self._take_sample()
+        replacement, fit = self.replacement, None
+        if replacement == "least_squares":
+            replacement = None  # Means where units cannot be combined.
+            fit = Reconstruction(self._sample, self.samples)
         return Ranking(
-            self._criterion, self.replacement, self._sample, at=self.at
+            self._criterion, replacement, self._sample, fit, at=self.at
         )
+
+    @property
+    def refits(self) -> bool:
+        return self.replacement == "least_squares"
+
+    def refit(self, analysis: Analysis, removal: Removal) -> Removal:
+        return self.ranking().refit(analysis, removal)
 
     def measures(self, analysis: Analysis) -> dict[str, float]:
         return {"masked_weights": masked_count(self.model)}

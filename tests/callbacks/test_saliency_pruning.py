@@ -343,3 +343,51 @@ def test_weights_of_all_layers_compete_where_the_scope_is_global():
             for name, count in zip(("one", "two"), masked, strict=True)
             if count
         }
+
+
+def copied(model, data):
+    """Scores the second half of the units of each group lowest."""
+    return {
+        group.name: -np.arange(group.size)
+        for group in ka.unit_groups(model)
+        if group.removable
+    }
+
+
+def with_copies():
+    """A network whose units are there twice, at twice the scale."""
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, activation="relu", name="one"),
+            layers.Dense(6, activation="relu", name="two"),
+            layers.Dense(3, name="out"),
+        ]
+    )
+    for layer in model.layers[:2]:
+        kernel, bias = (np.array(each) for each in layer.get_weights())
+        half = layer.units // 2
+        bias[:half] = RNG.normal(size=half)
+        kernel[:, half:], bias[half:] = 2 * kernel[:, :half], 2 * bias[:half]
+        layer.set_weights([kernel, bias])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_least_squares_lose_nothing_of_what_the_rest_has(rounds):
+    """In the second group, too, whose inputs the first removal has changed."""
+    model = with_copies()
+    expected = model.predict(X, verbose=0)
+    pruning = SaliencyPruning(
+        copied,
+        schedule=schedules.OneShot(0.5, at=1.0),
+        data=(X, Y),
+        replacement="least_squares",
+        rounds=rounds,
+    )
+    model.optimizer.learning_rate = 0.0
+    model.fit(X, np.zeros((64, 3)), verbose=0, callbacks=[pruning])
+    assert [layer.units for layer in model.layers] == [4, 3, 3]
+    found = model.predict(X, verbose=0)
+    np.testing.assert_allclose(found, expected, atol=0.01)
