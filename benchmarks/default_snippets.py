@@ -84,6 +84,7 @@ pruning = ka.callbacks.SaliencyPruning(
     "mean_replacement_saliency",
     schedule=ka.schedules.AtEpochs({2: 0.2, 3: 0.3, 4: 0.45}),
     data=(x[:1000], y[:1000]),
+    replacement="least_squares",
 )
 model.fit(x, y, epochs=10, callbacks=[pruning])
 """,

@@ -431,8 +431,7 @@ TABLE = {
     ),
     "unknown replacement": (
         lambda m: SALIENCY(replacement="mode", data=LABELLED),
-        "'mean', 'median', 'minimum', 'maximum' or 'zero'. Received: "
-        "replacement='mode'",
+        "'maximum', 'zero' or 'least_squares'. Received: replacement='mode'",
     ),
     "rounds with a target": (
         lambda m: SALIENCY(target=HALF, rounds=2, data=LABELLED),

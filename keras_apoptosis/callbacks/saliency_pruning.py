@@ -246,12 +246,16 @@ class SaliencyPruning(PruningCallback):
 
     def ranking(self) -> Ranking:
         self._take_sample()
-        replacement, fit = self.replacement, None
-        if replacement == "least_squares":
-            replacement = None  # Means where units cannot be combined.
-            fit = Reconstruction(self._sample, self.samples)
+        if self.replacement == "least_squares":
+            return Ranking(
+                self._criterion,
+                None,  # Means where units cannot be combined.
+                self._sample,
+                Reconstruction(self._sample, self.samples),
+                at=self.at,
+            )
         return Ranking(
-            self._criterion, replacement, self._sample, fit, at=self.at
+            self._criterion, self.replacement, self._sample, at=self.at
         )
 
     @property
