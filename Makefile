@@ -97,7 +97,7 @@ test-%: $(VENV)/test.stamp
 lint: $(VENV)/test.stamp
 	@echo "== Lint"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	@$(MKDOCS) --quiet --site-dir $(VENV)/site
+	@$(MKDOCS) --site-dir $(VENV)/site
 
 # The site, with the tutorials run; `make lint` builds it without running them.
 # Without oneDNN TensorFlow does not begin each of them with a line about it.
