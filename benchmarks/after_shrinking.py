@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from _measure import batch_of, cnn, compiled, fit_steps, mlp, row, seconds, show
+from _measure import (
+    batch_of,
+    cnn,
+    compiled,
+    fit_steps,
+    mlp,
+    row,
+    seconds,
+    show,
+    to_a_quarter,
+)
 
 import keras_apoptosis as ka
 
@@ -13,16 +23,7 @@ for name, build, size in (("MLP 2x512", mlp, 128), ("CNN 32, 64", cnn, 64)):
     x, y = batch_of(shrunk, steps * size)
     full, smaller = fit_steps(compiled(build()), x, y, steps), None
     fit_steps(shrunk, x, y, steps)()
-    ka.shrink(
-        shrunk,
-        ka.Removal(
-            {
-                group.name: range(3 * group.size // 4)
-                for group in ka.unit_groups(shrunk)
-                if group.removable
-            }
-        ),
-    )
+    ka.shrink(shrunk, to_a_quarter(shrunk))
     smaller = compiled(type(shrunk).from_config(shrunk.get_config()))
     found = seconds(
         {

@@ -13,7 +13,14 @@ import sys
 import time
 
 import keras
-from _measure import batch_of, fit_steps, machine, mlp, seconds
+from _measure import (
+    batch_of,
+    fit_steps,
+    machine,
+    mlp,
+    seconds,
+    to_a_quarter,
+)
 
 import keras_apoptosis as ka
 
@@ -45,16 +52,7 @@ x, y = batch_of(mlp(), 128 * STEPS)
 full, model = work(mlp()), mlp()
 epoch = work(model)
 first(epoch, "before")
-ka.shrink(
-    model,
-    ka.Removal(
-        {
-            group.name: range(3 * group.size // 4)
-            for group in ka.unit_groups(model)
-            if group.removable
-        }
-    ),
-)
+ka.shrink(model, to_a_quarter(model))
 first(epoch, "after")
 born = work(keras.Sequential.from_config(model.get_config()))
 found = seconds({"full": full, "shrunk": epoch, "born small": born}, rounds=5)

@@ -431,7 +431,8 @@ TABLE = {
     ),
     "unknown replacement": (
         lambda m: SALIENCY(replacement="mode", data=LABELLED),
-        "'maximum', 'zero' or 'least_squares'. Received: replacement='mode'",
+        "'mean', 'median', 'minimum', 'maximum' or 'zero'. Received: "
+        "replacement='mode'",
     ),
     "rounds with a target": (
         lambda m: SALIENCY(target=HALF, rounds=2, data=LABELLED),

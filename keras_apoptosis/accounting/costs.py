@@ -150,6 +150,12 @@ def flop_cost(analysis: Analysis, input_shape: Any = None) -> Cost:
             f"of a full shape. Received: model '{analysis.graph.model.name}' "
             f"with inputs {[tuple(e.shape) for e in analysis.inputs]}"
         )
+    return known_flop_cost(analysis, input_shape)
+
+
+def known_flop_cost(analysis: Analysis, input_shape: Any = None) -> Cost:
+    """Counts as `flop_cost` does; what cannot be counted is `nan`."""
+    work = analysis.work(input_shape)
     return Cost(analysis, ((2 * each.factor, each.axes) for each in work))
 
 

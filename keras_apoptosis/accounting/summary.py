@@ -7,7 +7,11 @@ from typing import Any
 
 import keras
 
-from keras_apoptosis.accounting.costs import Cost, parameter_cost, widths_of
+from keras_apoptosis.accounting.costs import (
+    known_flop_cost,
+    parameter_cost,
+    widths_of,
+)
 from keras_apoptosis.accounting.flops import flops_header, whole
 from keras_apoptosis.graph import UnitGroup, analyse
 from keras_apoptosis.graph.groups import obstacle
@@ -55,9 +59,7 @@ def report(model: keras.Model, input_shape: Any = None) -> str:
         )
     widths = widths_of(analysis)
     parameters = parameter_cost(analysis).savings(widths)
-    work = Cost(
-        analysis, ((2 * w.factor, w.axes) for w in analysis.work(input_shape))
-    ).savings(widths)
+    work = known_flop_cost(analysis, input_shape).savings(widths)
     rows = []
     silent = silent_groups(analysis)
     for number, group in enumerate(analysis.groups):

@@ -20,7 +20,7 @@ from keras_apoptosis.schedules import (
 )
 from keras_apoptosis.selection.budget import lowest, share_of
 from keras_apoptosis.selection.price import Limit
-from keras_apoptosis.selection.ranking import REPLACEMENTS, Ranking
+from keras_apoptosis.selection.ranking import ALL_REPLACEMENTS, Ranking
 from keras_apoptosis.selection.reconstruction import Reconstruction
 from keras_apoptosis.statistics.streaming import labelled_batches, sample_of
 from keras_apoptosis.surgery import Removal, snapshot
@@ -174,8 +174,7 @@ class SaliencyPruning(PruningCallback):
         )
         found = criteria.get(criterion, granularity)
         check_choice("scope", scope, ("local", "global"))
-        choices = (*REPLACEMENTS, "least_squares")
-        check_choice("replacement", replacement, choices)
+        check_choice("replacement", replacement, ALL_REPLACEMENTS)
         check_choice("at", at, ("pre", "post"))
         check_count("rounds", rounds)
         check_count("samples", samples)

@@ -8,18 +8,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import keras
 import rich
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from keras_apoptosis.distributed.collectives import is_primary
 
@@ -72,7 +65,7 @@ def _tracked(
     start, done = time.monotonic(), 0
     console = rich.get_console()
     with quiet(), contextlib.ExitStack() as bars:
-        bar: Progress | None = None
+        bar: Any = None
         for item in items:
             yield item
             del item  # Not held while the next is made.
@@ -88,12 +81,14 @@ def _tracked(
         print(f"{doing}: {done:,} in {seconds:.0f} s", flush=True)
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+def _bar(console: Console) -> Any:
+    from rich import progress  # Loaded at the first use.
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
         console=console,
         transient=True,
     )

@@ -24,6 +24,8 @@ from keras_apoptosis.surgery import Removal, Replacement
 from keras_apoptosis.utils.checks import check_choice
 
 REPLACEMENTS = (*CONSTANTS, "zero")
+# Those, and combinations of the units that stay.
+ALL_REPLACEMENTS = ("least_squares", *REPLACEMENTS)
 
 
 class Ranking:
@@ -242,8 +244,7 @@ def ranking_of(
     if replacement is None and sample is None:
         replacement = "zero"
     if replacement is not None:
-        choices = ("least_squares", *REPLACEMENTS)
-        check_choice("replacement", replacement, choices)
+        check_choice("replacement", replacement, ALL_REPLACEMENTS)
     needs = by_reconstruction or (found is not None and found.needs_data)
     if sample is None and (needs or replacement != "zero"):
         raise ValueError(
