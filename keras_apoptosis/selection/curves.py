@@ -30,15 +30,13 @@ class Curve:
 
 
 def score_curve(scores: np.ndarray) -> Curve:
-    """Computes how much less is left of a group's scores, as a logarithm.
+    """Computes what is removed of a group's scores, beside what is left.
 
-    The error is `−log(kept / all)`, of sums over the units that are kept and
-    over all. While little is removed that is its share, by which groups are
+    The error is `removed / kept`, of sums over the units, as noise beside a
+    signal. While little is removed that is its share, by which groups are
     compared. The more is removed the more a unit costs, and the last cannot
     be paid for: a score tells what a unit does while the others are there, and
-    what is left of a group is what the whole network has to work with. Errors
-    of groups that add up are shares that multiply, as one group feeds the
-    next.
+    what is left of a group is what the whole network has to work with.
 
     Args:
         scores: Shape `(units,)`. Scores below 0 count as 0: there is nothing
@@ -51,8 +49,8 @@ def score_curve(scores: np.ndarray) -> Curve:
 
     >>> from keras_apoptosis.selection.curves import score_curve
     >>> curve = score_curve(np.array([3.0, 1.0, 4.0]))
-    >>> np.exp(-curve.error[1:]).tolist(), curve.removed(2).tolist()
-    ([0.5, 0.875, 1.0], [1])
+    >>> curve.error[1:].round(3).tolist(), curve.removed(2).tolist()
+    ([1.0, 0.143, 0.0], [1])
     """
     falling = np.argsort(scores, kind="stable")[::-1]
     kept = np.cumsum(np.maximum(scores[falling], 0.0))
@@ -63,9 +61,9 @@ def score_curve(scores: np.ndarray) -> Curve:
 
 
 def error_of(share: np.ndarray) -> np.ndarray:
-    """Returns `−log(share)`, finite, of what is left of a group.
+    """Returns what is lost beside the share that is left, finite.
 
     Args:
         share: From 0 to 1.
     """
-    return -np.log(np.clip(share, _LEAST, 1.0))
+    return 1 / np.clip(share, _LEAST, 1.0) - 1

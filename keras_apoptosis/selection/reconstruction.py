@@ -150,7 +150,8 @@ class Reconstruction:
     ) -> Curve:
         """Computes what is lost with every number of kept units.
 
-        The error is `−log` of the explained share; see `score_curve`.
+        The error is the unexplained share beside the explained one; see
+        `score_curve`.
         """
         found = unexplained_curve(
             self._observations(analysis, number, measured),

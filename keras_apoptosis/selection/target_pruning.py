@@ -29,7 +29,8 @@ class TargetPruning:
     """Chooses units so that targets are met, at once or step by step.
 
     Units are chosen wherever that saves most of what the targets count for
-    the least error, over all groups.
+    the least error, over all groups. The error of a group counts as often as
+    the group is read.
 
     Args:
         model: The model, before it is pruned: shares are of what it costs.
@@ -167,7 +168,13 @@ class TargetPruning:
         """Finds widths at which all limits are met, measured ones included."""
         costs = [target.cost(analysis) for target in self.targets]
         before = widths_of(analysis)
-        errors = {number: curve.error for number, curve in curves.items()}
+        # An error is made wherever a group is read: each block of a residual
+        # network reads the stream.
+        errors = {
+            number: curve.error
+            * max(1, len(analysis.groups[number].observations))
+            for number, curve in curves.items()
+        }
         measured = [n for n, t in enumerate(self.targets) if not t.counted]
         counts = list(limits)
         for n in measured:

@@ -148,16 +148,16 @@ def test_an_expensive_unit_does_not_hide_cheap_ones_behind_it():
     assert found.widths[0] <= 3
 
 
-def test_an_error_is_what_is_left_of_the_scores():
+def test_an_error_is_what_is_lost_beside_what_is_left_of_the_scores():
     curve = score_curve(np.array([2.0, -1.0, 3.0, 5.0]))
     np.testing.assert_allclose(
-        np.exp(-curve.error), [1e-12, 0.5, 0.8, 1, 1], rtol=1e-9
+        curve.error, [1e12, 1, 0.25, 0, 0], rtol=1e-9, atol=1e-12
     )
     assert curve.order.tolist() == [3, 2, 0, 1]
     assert score_curve(np.zeros(2)).error.tolist() == [0, 0, 0]
 
 
-def test_an_error_is_what_is_left_of_what_consumers_receive():
+def test_an_error_is_what_is_lost_of_what_consumers_receive():
     """Of two independent units with variances 4 and 1, added up."""
     model = mlp(2, 2, 1)
     model.set_weights([np.eye(2), np.zeros(2), np.ones((2, 1)), np.zeros(1)])
@@ -166,7 +166,10 @@ def test_an_error_is_what_is_left_of_what_consumers_receive():
     chooser = Reconstruction(x)
     curve = chooser.curve(analysis, 0, chooser.measure(analysis, [0]))
     assert curve.order.tolist() == [0, 1]
-    np.testing.assert_allclose(np.exp(-curve.error), [1e-12, 0.8, 1], rtol=1e-6)
+    np.testing.assert_allclose(
+        curve.error[1:], [1 / 4, 0], rtol=1e-6, atol=1e-12
+    )
+    assert curve.error[0] > 1e9
 
 
 def test_units_that_all_count_the_same_go_from_every_group():
@@ -176,4 +179,4 @@ def test_units_that_all_count_the_same_go_from_every_group():
     errors = {n: score_curve(np.ones(32)).error for n in range(3)}
     cost = parameter_cost(analysis)
     found = allocate([cost], [0.25 * cost(sizes)], sizes, errors).widths[:3]
-    assert found.min() >= 6
+    assert found.min() >= 12

@@ -197,6 +197,26 @@ def test_costs_steer_the_choice():
     assert kept["Flops"][first] < kept["Parameters"][first]
 
 
+def test_a_residual_stream_counts_as_often_as_it_is_read():
+    """With equal scores, it is left about as wide as what is inside."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(32, 3, padding="same", activation="relu", name="s")(x)
+    for number in range(4):
+        y = layers.Conv2D(
+            32, 3, padding="same", activation="relu", name=f"inside{number}"
+        )(x)
+        y = layers.Conv2D(32, 3, padding="same")(y)
+        x = layers.ReLU()(layers.Add()([x, y]))
+    outputs = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, outputs)
+    target = ka.targets.Flops(at_most=0.25)
+    ka.prune(model, target, criterion=all_alike, replacement="zero")
+    sizes = {group.name: group.size for group in ka.unit_groups(model)}
+    assert 12 <= sizes["s"] <= 20, sizes
+    for number in range(4):
+        assert 12 <= sizes[f"inside{number}"] <= 20, sizes
+
+
 def test_steps_with_fine_tuning_end_where_one_step_does():
     model = randomize(wide_mlp(), seed=1)
     model.compile("adam", "mse")
