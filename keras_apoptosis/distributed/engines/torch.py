@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +48,7 @@ class TorchEngine(Engine):
                 world_size=size,
                 timeout=limit,
             )
+            atexit.register(_leave)
         self._distributed = distributed
         self._device = torch.device("cpu")
         if distributed.get_backend() == "nccl":
@@ -94,3 +97,16 @@ class TorchEngine(Engine):
             for n, part in zip(numbers, whole.split(sizes), strict=True):
                 found[n] = part.reshape(tensors[n].shape)
         return found
+
+
+def _leave() -> None:
+    """Ends the process group, but not where others may never get there.
+
+    A thread of Gloo that lets go of its last work while the interpreter ends
+    asks for the interpreter, and aborts the process.
+    """
+    import torch.distributed as distributed
+
+    failed = getattr(sys, "last_value", None) is not None
+    if distributed.is_initialized() and not failed:
+        distributed.destroy_process_group()

@@ -3,6 +3,7 @@
 Prints the loss on all data at the end, and a digest of the weights.
 """
 
+import gc
 import hashlib
 import os
 
@@ -44,3 +45,9 @@ weights = model.get_weights()
 digest = hashlib.sha256(b"".join(each.tobytes() for each in weights))
 loss = np.square(model(x).detach().numpy() - x[:, :2]).mean()
 print(f"rank {rank}: {model.count_params()} {digest.hexdigest()} {loss:.6f}")
+if size > 1:
+    # While the wrapper lives, so do threads of Gloo, which may abort at the
+    # end: https://pytorch.org/docs/stable/distributed.html#shutdown
+    del module, model, optimizer
+    gc.collect()
+    distributed.destroy_process_group()
