@@ -9,8 +9,9 @@ parameters, by each method from the same trained weights. Printed are medians
 over seeds of the accuracy in percent: right after pruning, and after the same
 fine-tuning: one epoch over 8,192 samples by Adam, from a rate of 1e-3 to 0.
 Results are written line by line to `--results`, and what is there already is
-not run again; trained weights are kept in `--weights`. `--show` only prints the
-tables; `--figure` draws them, with matplotlib.
+not run again; trained weights are kept in `--weights`, and rows of others are
+not gone on with. `--show` only prints the tables; `--figure` draws them, with
+matplotlib.
 
 Ours is `ka.prune(model, target, sample, criterion=...)` with its defaults.
 Torch-Pruning and torch-kirigami are given the same network in PyTorch, checked
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import sys
@@ -217,6 +219,8 @@ class Trial:
         self.name, self.seed, self.data, self.judge = name, seed, data, judge
         self.build = TASKS[name].build
         self.weights = self._trained(folder / f"{name}_{seed}.npz")
+        digest = hashlib.sha256(b"".join(w.tobytes() for w in self.weights))
+        self.digest = digest.hexdigest()[:12]
         self.sample = data.x_train[:SAMPLES], data.y_train[:SAMPLES]
 
     def model(self) -> keras.Model:
@@ -335,22 +339,41 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
     return float((logits.argmax(1) == y).mean())
 
 
-def run(trial: Trial, done: set[tuple], write: Callable[..., None]) -> None:
+def run(
+    trial: Trial, rows: Sequence[dict[str, Any]], write: Callable[..., None]
+) -> None:
     """Runs what is missing of one network and seed."""
     start = trial.name, trial.seed
+    here = [row for row in rows if (row["network"], row["seed"]) == start]
+    done = {tuple(row[key] for key in KEYS) for row in here}
     targets = [(kind, share) for kind in TARGETS for share in SHARES]
+    methods = {
+        method: [t for t in targets if (*start, method, *t) not in done]
+        for method in (*OURS, *(others.METHODS if others else ()))
+    }
+    if any(methods.values()) and any(
+        row.get("weights") != trial.digest for row in here
+    ):
+        raise ValueError(
+            f"Rows of {trial.name}, seed {trial.seed}, are of other weights. "
+            "Expected those in `--weights`, or no rows. Received: weights "
+            f"{trial.digest}, rows of "
+            f"{sorted({str(row.get('weights')) for row in here})}"
+        )
+
+    def say(*line: Any) -> None:
+        *key, result = line
+        write(*start, *key, {**result, "weights": trial.digest})
+
     if (*start, "unpruned", "", 1.0) not in done:
-        whole = trial.accuracy(trial.model())
-        write(*start, "unpruned", "", 1.0, {"after": whole})
-    for method in OURS:
-        for target in targets:
-            if (*start, method, *target) not in done:
-                write(*start, method, *target, trial.ours(method, *target))
-    for method in others.METHODS if others else ():
-        missing = [t for t in targets if (*start, method, *t) not in done]
-        if missing:
+        say("unpruned", "", 1.0, {"after": trial.accuracy(trial.model())})
+    for method, missing in methods.items():
+        if method in OURS:
+            for target in missing:
+                say(method, *target, trial.ours(method, *target))
+        elif missing:
             for *target, result in trial.theirs(method, missing):
-                write(*start, method, *target, result)
+                say(method, *target, result)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -492,13 +515,9 @@ def main() -> None:
         for name in arguments.networks or TASKS:
             data = TASKS[name].data()
             for seed in arguments.seeds:
-                done = {
-                    tuple(each[key] for key in KEYS)
-                    for each in read(arguments.results)
-                }
                 folder = arguments.weights
                 trial = Trial(name, seed, data, arguments.judge, folder)
-                run(trial, done, write)
+                run(trial, read(arguments.results), write)
     rows = read(arguments.results)
     show(rows)
     print(machine())
