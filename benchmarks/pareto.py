@@ -372,8 +372,8 @@ def run(
             for target in missing:
                 say(method, *target, trial.ours(method, *target))
         elif missing:
-            for *target, result in trial.theirs(method, missing):
-                say(method, *target, result)
+            for kind, share, result in trial.theirs(method, missing):
+                say(method, kind, share, result)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

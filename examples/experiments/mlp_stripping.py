@@ -268,8 +268,14 @@ def draw(rows: list[Row], path: Path) -> None:
     by_size.set_xticks(np.arange(len(sizes)), sizes)
     by_size.set(title="at the end", xlabel="hidden layers", ylabel="dead units")
     over_time.set(title="over the training", xlabel="epoch")
+    by_size.legend(frameon=False, fontsize="small")
+    over_time.legend(
+        frameon=False,
+        fontsize="small",
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
     for axes in (by_size, over_time):
-        axes.legend(frameon=False, fontsize="small")
         tidy(axes)
     figure.savefig(path, dpi=110)
     draw_weights(rows, path.with_name(f"{path.stem}_weights.png"))
