@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import os
 import sys
@@ -51,6 +50,7 @@ from _measure import machine
 from keras import layers
 
 import keras_apoptosis as ka
+from keras_apoptosis.distributed.collectives import digest_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 import datasets
@@ -219,8 +219,7 @@ class Trial:
         self.name, self.seed, self.data, self.judge = name, seed, data, judge
         self.build = TASKS[name].build
         self.weights = self._trained(folder / f"{name}_{seed}.npz")
-        digest = hashlib.sha256(b"".join(w.tobytes() for w in self.weights))
-        self.digest = digest.hexdigest()[:12]
+        self.digest = digest_of(self.weights)[:12]
         self.sample = data.x_train[:SAMPLES], data.y_train[:SAMPLES]
 
     def model(self) -> keras.Model:
@@ -351,9 +350,9 @@ def run(
         method: [t for t in targets if (*start, method, *t) not in done]
         for method in (*OURS, *(others.METHODS if others else ()))
     }
-    if any(methods.values()) and any(
-        row.get("weights") != trial.digest for row in here
-    ):
+    unpruned = (*start, "unpruned", "", 1.0) in done
+    complete = unpruned and not any(methods.values())
+    if not complete and any(row.get("weights") != trial.digest for row in here):
         raise ValueError(
             f"Rows of {trial.name}, seed {trial.seed}, are of other weights. "
             "Expected those in `--weights`, or no rows. Received: weights "
@@ -365,7 +364,7 @@ def run(
         *key, result = line
         write(*start, *key, {**result, "weights": trial.digest})
 
-    if (*start, "unpruned", "", 1.0) not in done:
+    if not unpruned:
         say("unpruned", "", 1.0, {"after": trial.accuracy(trial.model())})
     for method, missing in methods.items():
         if method in OURS:

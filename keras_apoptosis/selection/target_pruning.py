@@ -169,7 +169,7 @@ class TargetPruning:
         costs = [target.cost(analysis) for target in self.targets]
         before = widths_of(analysis)
         # An error is made wherever a group is read: each block of a residual
-        # network reads the stream.
+        # network reads the stream. Widths of queries only their layer sees.
         errors = {
             number: curve.error
             * max(1, len(analysis.groups[number].observations))
