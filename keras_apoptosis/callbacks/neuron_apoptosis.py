@@ -17,7 +17,7 @@ from keras_apoptosis.selection.price import Limit
 from keras_apoptosis.selection.ranking import (
     Ranking,
     RankingByReconstruction,
-    refitted,
+    Refitting,
 )
 from keras_apoptosis.selection.reconstruction import Reconstruction
 from keras_apoptosis.selection.similarity import (
@@ -272,12 +272,10 @@ class NeuronApoptosis(PruningCallback):
         less = share if self.metric == "reconstruction" else 1 / share
         return self.prune(analysis, amount * less)
 
-    @property
-    def refits(self) -> bool:
-        return self.metric == "reconstruction"
-
-    def refit(self, analysis: Analysis, removal: Removal) -> Removal:
-        return refitted(self.criterion.refit, analysis, removal)
+    def refitting(self) -> Refitting | None:
+        if self.metric == "weights":
+            return None
+        return self.ranking().refitting()
 
     def measures(self, analysis: Analysis) -> dict[str, float]:
         residuals = [0.0]

@@ -38,7 +38,7 @@ from keras_apoptosis.selection.price import (
     measure_before,
     within_limit,
 )
-from keras_apoptosis.selection.ranking import Ranking
+from keras_apoptosis.selection.ranking import Ranking, Refitting
 from keras_apoptosis.selection.target_pruning import (
     TargetPruning,
     results_of,
@@ -282,25 +282,18 @@ class PruningCallback(keras.callbacks.Callback):
     def end(self) -> None:
         """Cleans up after a call of `fit`."""
 
-    @property
-    def refits(self) -> bool:
-        """`True` if groups are pruned one by one, each fitted by `refit`."""
-        return False
+    def refitting(self) -> Refitting | None:
+        """Returns what fits groups that are removed one by one.
 
-    def refit(self, analysis: Analysis, removal: Removal) -> Removal:
-        """Fits the removal of one group to what the model has become.
-
-        Only called if `refits`, for all groups but the first.
-
-        Args:
-            analysis: The model's unit groups as they are now.
-            removal: The removal of one group, fitted to the model as it was
-                before the event.
+        It is called for all groups but the first, with the model's unit
+        groups as they are then, and the removal of the group; it returns the
+        removal to apply instead.
 
         Returns:
-            The removal to apply instead.
+            A function to use for one removal; `None`, the default, if all
+            groups are removed at once.
         """
-        return removal
+        return None
 
     def is_worth_it(self, gain: float) -> bool:
         """Tells whether a removal is worth tracing the step anew.
@@ -765,9 +758,10 @@ class PruningCallback(keras.callbacks.Callback):
     def _shrink(self, removal: Removal) -> Report:
         if self._to_target is not None:
             return self._to_target.remove(removal)
-        if self.refits:
-            return shrink_group_by_group(self.model, removal, self.refit)
-        return shrink(self.model, removal)
+        refit = self.refitting()
+        if refit is None:
+            return shrink(self.model, removal)
+        return shrink_group_by_group(self.model, removal, refit)
 
     @property
     def _own_data(self) -> Any:

@@ -20,7 +20,11 @@ from keras_apoptosis.schedules import (
 )
 from keras_apoptosis.selection.budget import lowest, share_of
 from keras_apoptosis.selection.price import Limit
-from keras_apoptosis.selection.ranking import ALL_REPLACEMENTS, Ranking
+from keras_apoptosis.selection.ranking import (
+    ALL_REPLACEMENTS,
+    Ranking,
+    Refitting,
+)
 from keras_apoptosis.selection.reconstruction import Reconstruction
 from keras_apoptosis.statistics.streaming import labelled_batches, sample_of
 from keras_apoptosis.surgery import Removal, snapshot
@@ -257,12 +261,10 @@ class SaliencyPruning(PruningCallback):
             self._criterion, self.replacement, self._sample, at=self.at
         )
 
-    @property
-    def refits(self) -> bool:
-        return self.replacement == "least_squares"
-
-    def refit(self, analysis: Analysis, removal: Removal) -> Removal:
-        return self.ranking().refit(analysis, removal)
+    def refitting(self) -> Refitting | None:
+        if self.replacement != "least_squares":
+            return None
+        return self.ranking().refitting()
 
     def measures(self, analysis: Analysis) -> dict[str, float]:
         return {"masked_weights": masked_count(self.model)}

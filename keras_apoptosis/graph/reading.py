@@ -10,7 +10,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Container,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any, NamedTuple
 
 import keras
@@ -277,12 +283,21 @@ class Graph:
         read = (key for step in self.steps for key in step.inputs)
         return frozenset([*read, *self.outputs])
 
-    def run(self, inputs: Any, wanted: Iterable[int]) -> dict[int, Any]:
-        """Computes some tensors of the graph, without gradients.
+    def entered(self, inputs: Any) -> dict[int, Any]:
+        """Returns the tensors of the inputs, by key.
 
         Args:
             inputs: One batch of the model's inputs, in any structure that the
                 model's `call` takes.
+        """
+        flat = flat_inputs(self.model, inputs)
+        return dict(zip(self.inputs, flat, strict=True))
+
+    def run(self, inputs: Any, wanted: Iterable[int]) -> dict[int, Any]:
+        """Computes some tensors of the graph, without gradients.
+
+        Args:
+            inputs: See `entered`.
             wanted: Keys of the tensors to return. Steps that none of them
                 depends on are not run.
 
@@ -292,9 +307,20 @@ class Graph:
         Raises:
             ValueError: If the model is a subclassed one.
         """
+        return self.go_on(self.entered(inputs), wanted)
+
+    def go_on(
+        self, known: Mapping[int, Any], wanted: Iterable[int]
+    ) -> dict[int, Any]:
+        """Computes some tensors from others; see `run`.
+
+        Args:
+            known: Tensors, by key. Steps that lead to them are not run.
+            wanted: Keys of the tensors to return.
+        """
         # Layers that count their calls must not count this one.
         with inference_scope(self.model):
-            return self.compute(inputs, wanted)
+            return self._compute(known, wanted)
 
     def compute(
         self,
@@ -315,6 +341,14 @@ class Graph:
         Raises:
             ValueError: If the model is a subclassed one.
         """
+        return self._compute(self.entered(inputs), wanted, edits)
+
+    def _compute(
+        self,
+        known: Mapping[int, Any],
+        wanted: Iterable[int],
+        edits: Mapping[Place, Callable[[Any], Any]] | None = None,
+    ) -> dict[int, Any]:
         if not self.whole:
             raise ValueError(
                 "How a subclassed model calls its parts is not recorded, so "
@@ -322,9 +356,8 @@ class Graph:
                 f"that needs no data can be used. Received: {self.model.name}"
             )
         wanted = set(wanted)
-        needed = self.steps_to(wanted)
-        flat = flat_inputs(self.model, inputs)
-        values = dict(zip(self.inputs, flat, strict=True))
+        needed = self.steps_to(wanted, known)
+        values = dict(known)
         last_use = {
             key: index
             for index, step in enumerate(needed)
@@ -346,9 +379,16 @@ class Graph:
                     del values[key]
         return {key: values[key] for key in wanted}
 
-    def steps_to(self, wanted: Iterable[int]) -> list[Step]:
-        """Returns the steps that some tensors depend on, in order."""
-        wanted = set(wanted)
+    def steps_to(
+        self, wanted: Iterable[int], known: Container[int] = ()
+    ) -> list[Step]:
+        """Returns the steps that some tensors depend on, in order.
+
+        Args:
+            wanted: Keys of the tensors.
+            known: Keys of tensors that are there.
+        """
+        wanted = {key for key in wanted if key not in known}
         needed = []
         followed: set[int] = set()
         for step in reversed(self.steps):
@@ -357,7 +397,7 @@ class Graph:
             enters = step.index < 0 and id(step.expansion) in followed
             if enters or wanted.intersection(step.outputs):
                 needed.append(step)
-                wanted.update(step.inputs)
+                wanted.update(k for k in step.inputs if k not in known)
                 if step.expansion is not None:
                     followed.add(id(step.expansion))
         return needed[::-1]

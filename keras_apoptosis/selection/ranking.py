@@ -19,9 +19,14 @@ from keras_apoptosis.selection.curves import Curve, score_curve
 from keras_apoptosis.selection.mean_replacement import mean_replacements
 from keras_apoptosis.selection.reconstruction import Reconstruction
 from keras_apoptosis.statistics.constants import CONSTANTS
+from keras_apoptosis.statistics.sample_passes import SamplePasses
 from keras_apoptosis.statistics.streaming import labelled_batches
 from keras_apoptosis.surgery import Removal, Replacement
 from keras_apoptosis.utils.checks import check_choice
+
+# Fits the removal of one group, whose units have been chosen, to what the
+# model has become.
+Refitting = Callable[[Analysis, Removal], Removal]
 
 REPLACEMENTS = (*CONSTANTS, "zero")
 # Those, and combinations of the units that stay.
@@ -64,14 +69,29 @@ class Ranking:
         self.reconstruction = reconstruction
         self.batch_size = batch_size
 
-    @property
-    def refits(self) -> bool:
-        """`True` if groups are removed one by one, each fitted by `refit`.
+    def refitting(self) -> Refitting | None:
+        """Returns what fits groups that are removed one by one.
 
         Means of units, as their combinations, are not what they were once
         the groups before them are narrower.
+
+        Returns:
+            A function to use for one removal; `None` if units are replaced by
+            zero.
         """
-        return self.replacement != "zero"
+        if self.replacement == "zero":
+            return None
+        fit = self.reconstruction
+        passes = None if fit is None else fit.passes()
+
+        def refit(analysis: Analysis, removal: Removal) -> Removal:
+            (name,) = removal
+            number = [each.name for each in analysis.groups].index(name)
+            candidate = Candidate(removal[name], {})
+            fitted = self._fit(analysis, number, candidate, passes)
+            return removal_of(analysis, {number: fitted})
+
+        return refit
 
     def why_not(self, group: UnitGroup) -> str:
         """Returns why a group cannot be pruned; `""` if it can."""
@@ -117,25 +137,18 @@ class Ranking:
             candidates[number] = self._fit(analysis, number, candidates[number])
         return removal_of(analysis, candidates)
 
-    def refit(self, analysis: Analysis, removal: Removal) -> Removal:
-        """Fits the removal of one group to what the model has become.
-
-        What groups before it changed is what it sees.
-
-        Args:
-            analysis: The model's units as they are now.
-            removal: The removal of one group.
-        """
-        return refitted(self._fit, analysis, removal)
-
     def _fit(
-        self, analysis: Analysis, number: int, candidate: Candidate
+        self,
+        analysis: Analysis,
+        number: int,
+        candidate: Candidate,
+        passes: SamplePasses | None = None,
     ) -> Candidate:
         """Fits what replaces units of one group."""
         group = analysis.groups[number]
         fit = self.reconstruction
         if fit is not None and not obstacle(group, measured=True):
-            return fit.refit(analysis, number, candidate)
+            return fit.refit(analysis, number, candidate, passes)
         removed = {group.name: candidate.removed}
         found = self._constants(analysis.graph.model, removed)
         return Candidate(candidate.removed, found.get(group.name, {}))
@@ -190,25 +203,6 @@ class RankingByReconstruction(Ranking):
             number: self._choice.curve(analysis, number, measured)
             for number in numbers
         }
-
-
-def refitted(
-    fit: Callable[[Analysis, int, Candidate], Candidate],
-    analysis: Analysis,
-    removal: Removal,
-) -> Removal:
-    """Fits the removal of one group to what the model has become.
-
-    Args:
-        fit: Fits what replaces units of a group, such as
-            `Reconstruction.refit`.
-        analysis: The model's units as they are now.
-        removal: The removal of one group.
-    """
-    (name,) = removal
-    number = [group.name for group in analysis.groups].index(name)
-    fitted = fit(analysis, number, Candidate(removal[name], {}))
-    return removal_of(analysis, {number: fitted})
 
 
 def ranking_of(

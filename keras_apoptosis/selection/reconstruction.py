@@ -27,6 +27,7 @@ from keras_apoptosis.selection.pursuit import (
 from keras_apoptosis.statistics.moments import Moments
 from keras_apoptosis.statistics.probe import Point, collect, post_points
 from keras_apoptosis.statistics.sample_gram import SampleGram
+from keras_apoptosis.statistics.sample_passes import SamplePasses
 from keras_apoptosis.surgery import Replacement
 from keras_apoptosis.surgery.absorption import takes_constants
 
@@ -61,13 +62,17 @@ class Reconstruction:
     one_by_one: ClassVar[bool] = True
 
     def measure(
-        self, analysis: Analysis, numbers: list[int]
+        self,
+        analysis: Analysis,
+        numbers: list[int],
+        passes: SamplePasses | None = None,
     ) -> dict[str, dict[str, Moments]]:
         """Measures second moments of some groups, in one pass over the sample.
 
         Args:
             analysis: The model's units.
             numbers: Indices of the groups.
+            passes: See `collect`.
 
         Returns:
             For each group, by name, and each observation the moments.
@@ -92,7 +97,12 @@ class Reconstruction:
             self.data,
             batch_size=self.batch_size,
             samples=self.samples,
+            passes=passes,
         )
+
+    def passes(self) -> SamplePasses:
+        """Returns what runs the sample while groups are removed one by one."""
+        return SamplePasses(self.data, self.batch_size, self.samples)
 
     def _rows(self, analysis: Analysis, points: list[Point]) -> float:
         """Returns how many values of each unit there are at most."""
@@ -161,10 +171,14 @@ class Reconstruction:
         return Curve(found.order, error_of(1 - found.error))
 
     def refit(
-        self, analysis: Analysis, number: int, candidate: Candidate
+        self,
+        analysis: Analysis,
+        number: int,
+        candidate: Candidate,
+        passes: SamplePasses | None = None,
     ) -> Candidate:
         """Fits the replacements of a candidate to the model as it is now."""
-        measured = self.measure(analysis, [number])
+        measured = self.measure(analysis, [number], passes)
         return self.fit(analysis, number, candidate.removed, measured)
 
     def fit(

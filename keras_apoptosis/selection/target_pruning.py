@@ -122,11 +122,10 @@ class TargetPruning:
 
     def remove(self, removal: Removal) -> Report:
         """Removes units, group by group where each has to be fitted."""
-        if self.ranking.refits:
-            return shrink_group_by_group(
-                self.model, removal, self.ranking.refit
-            )
-        return shrink(self.model, removal)
+        refit = self.ranking.refitting()
+        if refit is None:
+            return shrink(self.model, removal)
+        return shrink_group_by_group(self.model, removal, refit)
 
     def choose(
         self, analysis: Analysis, limits: Sequence[float]

@@ -12,6 +12,7 @@ from keras_apoptosis.backend.calls import mask_of
 from keras_apoptosis.graph import Analysis, Step, analyse
 from keras_apoptosis.graph.activations import without_activation
 from keras_apoptosis.statistics.moments import Moments
+from keras_apoptosis.statistics.sample_passes import SamplePasses
 from keras_apoptosis.statistics.streaming import batches
 from keras_apoptosis.utils.checks import check_choice
 
@@ -155,10 +156,22 @@ def collect(
     activity_tolerance: float = 0.0,
     batch_size: int = 512,
     samples: int | None = None,
+    passes: SamplePasses | None = None,
 ) -> dict[str, dict[str, Moments]]:
     """Measures points of an analysed model; see `unit_statistics`.
 
     Each worker measures its own data, and gets the moments of all.
+
+    Args:
+        analysis: The model's units.
+        points: Where to measure, of one group if there are `passes`.
+        data: The sample.
+        gram: See `unit_statistics`.
+        activity_tolerance: See `unit_statistics`.
+        batch_size: See `unit_statistics`.
+        samples: See `unit_statistics`.
+        passes: What runs the sample, where the model shrinks group by group;
+            the group of the points is the next.
     """
     points = list(points)
     moments: dict[str, dict[str, Moments]] = {}
@@ -171,8 +184,19 @@ def collect(
     if not points:
         return moments
     wanted = set().union(*(point.tensors for point in points))
-    for batch in batches(data, batch_size=batch_size, samples=samples):
-        tensors = analysis.graph.run(batch, wanted)
+    graph = analysis.graph
+    runs: Iterator[dict[int, Any]]
+    if passes is None:
+        runs = (
+            graph.run(batch, wanted)
+            for batch in batches(data, batch_size=batch_size, samples=samples)
+        )
+    else:
+        (number,) = {
+            n for n, g in enumerate(analysis.groups) if g.name in moments
+        }
+        runs = passes.run(analysis, wanted, number)
+    for tensors in runs:
         for point in points:
             for value in point.values(tensors):
                 moments[point.group][point.name].update(value)

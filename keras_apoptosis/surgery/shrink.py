@@ -145,9 +145,10 @@ def shrink_group_by_group(
     search = _search()  # It takes longer than the removal of a group.
     reports: list[Report] = []
     for part in removal.parts():
+        analysis = analyse(model)
         if reports:
-            part = refit(analyse(model), part)
-        analysis = _checked(model, part, Allowed())
+            part = refit(analysis, part)
+        _check(analysis, part)
         reports.append(_shrink(model, analysis, part, search))
     notes = (note for report in reports for note in report.notes)
     return Report(
@@ -201,9 +202,13 @@ def _checked(
     model: keras.Model, removal: Removal, allowed: Allowed
 ) -> Analysis:
     analysis = analyse(model, allowed)
-    check(analysis, removal)
-    backend.check_devices(model)
+    _check(analysis, removal)
     return analysis
+
+
+def _check(analysis: Analysis, removal: Removal) -> None:
+    check(analysis, removal)
+    backend.check_devices(analysis.graph.model)
 
 
 def _apply(

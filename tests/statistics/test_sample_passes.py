@@ -1,0 +1,127 @@
+"""Passes that begin where a model has changed, against whole ones."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_apoptosis as ka
+from keras_apoptosis.graph import analyse
+from keras_apoptosis.graph.groups import obstacle
+from keras_apoptosis.statistics import sample_passes
+from keras_apoptosis.statistics.probe import post_points
+from keras_apoptosis.statistics.sample_passes import SamplePasses, unchanged_by
+from keras_apoptosis.statistics.streaming import batches
+from tests.architectures import CATALOGUE, randomize, sample
+from tests.cases import part
+from tests.random_architectures import BATCH, generate, inputs_of
+
+
+def array(value):
+    return keras.ops.convert_to_numpy(keras.ops.cast(value, "float64"))
+
+
+def shrink_group_by_group(model, x, batch_size=8):
+    """Shrinks by passes, and compares each with one from the inputs.
+
+    Returns:
+        How many groups there were.
+    """
+    rng = np.random.default_rng(0)
+    passes = SamplePasses(x, batch_size)
+    names = [
+        group.name
+        for group in analyse(model).groups
+        if group.removable and group.size > 2 and not obstacle(group, True)
+    ]
+    for name in names:
+        analysis = analyse(model)
+        number = [group.name for group in analysis.groups].index(name)
+        points = post_points(analysis, number)
+        wanted = set().union(*(point.tensors for point in points))
+        found = list(passes.run(analysis, wanted, number))
+        for tensors, inputs in zip(found, batches(x, batch_size), strict=True):
+            whole = analysis.graph.run(inputs, wanted)
+            for key in wanted:
+                np.testing.assert_array_equal(
+                    array(tensors[key]), array(whole[key])
+                )
+        size = analysis.groups[number].size
+        gone = rng.choice(size, size // 2, replace=False)
+        constant = ka.Replacement(constant=rng.normal(size=gone.size))
+        ka.shrink(model, ka.Removal({name: gone}, {name: constant}))
+    return len(names)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_passes_are_those_from_the_inputs(name):
+    model = randomize(CATALOGUE[name](), seed=0)
+    assert shrink_group_by_group(model, sample(model, 20))
+
+
+@pytest.mark.parametrize("seed", part(range(12)))
+def test_passes_of_random_models(seed):
+    model = generate(seed)
+    shrink_group_by_group(model, inputs_of(model, seed), BATCH)
+
+
+def test_an_event_runs_each_layer_a_few_times(monkeypatch):
+    """And not as often as there are groups behind it."""
+    depth, rows = 8, 64
+    model = keras.Sequential([keras.Input((4,))])
+    for _ in range(depth):
+        model.add(layers.Dense(6))
+        model.add(layers.ReLU())
+    model.add(layers.Dense(2))
+    x = np.random.default_rng(0).normal(size=(rows, 4)).astype("float32")
+    apoptosis = ka.callbacks.NeuronApoptosis(
+        tolerance=0.3, data=x, min_gain=0, recalibrate=False
+    )
+    apoptosis.set_model(model)
+    calls = []
+    call = layers.ReLU.call
+
+    def counted(self, inputs):
+        calls.append(inputs.shape[0])
+        return call(self, inputs)
+
+    monkeypatch.setattr(layers.ReLU, "call", counted)
+    report = apoptosis.fire(0.3)
+    pruned = len(report.groups)
+    assert pruned > 4
+    # Each once, to choose; then that of every group, and of the one before.
+    assert calls.count(rows) <= depth + 2 * (pruned - 1)
+
+
+def test_without_room_passes_begin_at_the_inputs(monkeypatch):
+    monkeypatch.setattr(sample_passes, "_HELD", 0)
+    model = randomize(CATALOGUE["residual"](), seed=0)
+    assert shrink_group_by_group(model, sample(model, 20))
+
+
+def test_what_a_removal_leaves_as_it_is():
+    """All before its units, but for what shares a weight with what reads them.
+
+    `first` and `second` are calls of one layer.
+    """
+    inputs = keras.Input((6,))
+    shared = layers.Dense(6, name="shared")
+    first = shared(inputs)
+    before = layers.Dense(5, name="before")(first)
+    made = layers.Dense(4, name="made")(before)
+    second = shared(layers.Dense(6, name="up")(made))
+    model = keras.Model(inputs, layers.Dense(1)(second))
+    analysis = analyse(model)
+    groups = {group.name: n for n, group in enumerate(analysis.groups)}
+    # `shared` comes after `made`: its weights may change, and so its first
+    # call, and all that follows.
+    assert unchanged_by(analysis, groups["made"]) == set(analysis.graph.inputs)
+    apart = keras.Model(inputs, layers.Dense(1, name="end")(made))
+    analysis = analyse(apart)
+    groups = {group.name: n for n, group in enumerate(analysis.groups)}
+    key = {step.path: step.outputs[0] for step in analysis.graph.steps}
+    assert unchanged_by(analysis, groups["made"]) == {
+        *analysis.graph.inputs,
+        key["shared"],
+        key["before"],
+    }
