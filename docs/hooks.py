@@ -3,9 +3,11 @@
 Documents of the repository's root become pages: their links go through
 `docs/`, and those of pages to them through `../`, so that they also work where
 the repository is browsed. Names such as `ka.prune`, in pages and docstrings,
-become links to the reference, and doctests become code.
+become links to the reference, and doctests become code. Comments of tutorials,
+`<!-- Figure: ... -->`, become the alternative texts of the figures below them.
 """
 
+import html
 import logging
 import posixpath
 import re
@@ -38,6 +40,13 @@ VERBATIM = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 DOCTEST = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
+# What a figure shows, in the text above it; and a figure without such a text,
+# as nbconvert writes it.
+FIGURE = re.compile(
+    r"<!-- Figure: (?P<text>.*?) -->"
+    r'|alt="No description has been provided for this image"',
+    re.DOTALL,
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -55,10 +64,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return link_names(markdown)
 
 
-def on_page_content(html: str, page: Any, files: Files, **_: Any) -> str:
-    """Links files and names in tutorials, which are HTML from the start."""
+def on_page_content(content: str, page: Any, files: Files, **_: Any) -> str:
+    """Links and describes in tutorials, which are HTML from the start."""
     if not page.file.src_uri.startswith("tutorials/"):
-        return html
+        return content
 
     def to_page(link: re.Match[str]) -> str:
         path = posixpath.normpath(f"tutorials/{link[1]}")
@@ -75,8 +84,27 @@ def on_page_content(html: str, page: Any, files: Files, **_: Any) -> str:
             return name[0]
         return f'<autoref identifier="{full}">{name[0]}</autoref>'
 
-    html = re.sub(r'href="([\w./]+\.(?:md|py))(#[\w-]*)?"', to_page, html)
-    return re.sub(r"<code>ka(\.[\w.]+)</code>", to_reference, html)
+    content = re.sub(r'href="([\w./]+\.(?:md|py))(#[\w-]*)?"', to_page, content)
+    content = re.sub(r"<code>ka(\.[\w.]+)</code>", to_reference, content)
+    return describe_figures(content, page.file.src_uri)
+
+
+def describe_figures(content: str, name: str) -> str:
+    """Gives each figure the text above it, and warns where there is none."""
+    text = None
+
+    def describe(found: re.Match[str]) -> str:
+        nonlocal text
+        if found["text"]:
+            text = " ".join(found["text"].split())
+            return ""
+        if text is None:
+            LOG.warning("%s has a figure without a text", name)
+            return found[0]
+        described, text = f'alt="{html.escape(text)}"', None
+        return described
+
+    return FIGURE.sub(describe, content)
 
 
 def link_names(text: str) -> str:

@@ -57,3 +57,19 @@ def test_it_compiles_and_names_what_exists(path):
     for link, anchor in re.findall(r"\]\(([\w./]+)#?([\w-]*)\)", text):
         linked = (path.parent / link).read_text()
         assert not anchor or anchor in anchors(linked), f"{link}#{anchor}"
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="nothing is run on a backend"
+)
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_figures_are_described_above_them(path):
+    """The site makes alternative texts of `<!-- Figure: ... -->`."""
+    text = re.sub(r"^# (?!%%)", "", path.read_text(), flags=re.M)
+    _, *parts = re.split(r"^# %%(.*)$", text, flags=re.M)
+    pairs = list(zip(parts[::2], parts[1::2], strict=True))
+    for (kind, cell), (_, above) in zip(pairs[1:], pairs, strict=False):
+        described = re.search(r"<!-- Figure: (.{40,}?) -->", above, re.DOTALL)
+        plots = not kind.strip() and re.search(r"\bplot_\w+\(|\bplt\.", cell)
+        plots = plots and not re.search(r"^import", cell, re.M)
+        assert bool(plots) == bool(described), cell

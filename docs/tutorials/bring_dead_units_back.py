@@ -90,6 +90,12 @@ stripped = ka.make_prunable(build())
 stripping = ka.callbacks.SynapticStripping(share=0.1)
 logs = train(stripped, stripping)
 
+# %% [markdown]
+# <!-- Figure: Two line plots over 15 epochs. Dead units: plain training begins
+# and stays at about 100 of 512, with stripping they fall almost steadily to
+# about 20. Validation accuracy: both rise from 30 to about 36.5 % and cross
+# several times. -->
+
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
 for name, each in (("plain", plain_logs), ("stripping", logs)):
@@ -99,6 +105,7 @@ for name, each in (("plain", plain_logs), ("stripping", logs)):
 left.set(title="dead units, of 512", xlabel="epoch", ylim=0)
 right.set(title="validation accuracy", xlabel="epoch")
 _ = left.legend(frameon=False)
+
 # %% [markdown]
 # Look at both halves of the figure. Dead units come back; the accuracy hardly
 # cares, here and in [our longer runs](../results/synaptic_stripping.md). Units

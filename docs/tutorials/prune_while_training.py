@@ -121,6 +121,13 @@ for event in apoptosis.history:
 # The logs of `fit` have the widths and the number of parameters of each epoch.
 # Look at the accuracy in the epochs in which the widths drop: if it dips and
 # does not come back, that was too much.
+#
+# <!-- Figure: Four line plots over 30 epochs. Units: the two hidden layers, of
+# 256 each, lose most of their units at an event in epoch 8 and some more at one
+# in epoch 15. Parameters: they fall with them, from 85,000 to about 10,000 and
+# then 5,000. Accuracy: on validation images it dips a little in epoch 8, comes
+# back and ends near 98 %. Loss: it falls all the time, in validation to about
+# 0.1. -->
 
 # %%
 ka.plot_history(history)
@@ -218,6 +225,13 @@ apoptosis = ka.callbacks.NeuronApoptosis(data=x[:4096])
 plain, pruned = build(784, width=512), build(784, width=512)
 _, plain_seconds = train(plain, epochs=6)
 history, seconds = train(pruned, [apoptosis], epochs=6)
+
+# %% [markdown]
+# <!-- Figure: Four line plots over 6 epochs. Units: the two hidden layers, of
+# 512 each, shrink in epochs 2 and 3, the second one far more. Parameters: from
+# 670,000 to about 220,000. Accuracy: on validation images it rises to 96 % and
+# stays there. Loss: in training it goes on falling, in validation it rises a
+# little after epoch 3. -->
 
 # %%
 ka.plot_history(history)

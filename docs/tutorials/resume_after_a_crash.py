@@ -132,6 +132,13 @@ whole, _, whole_history = train(folder / "whole.keras")
 pairs = zip(resumed.get_weights(), whole.get_weights(), strict=True)
 print("equal to the last bit:", all(np.array_equal(*each) for each in pairs))
 
+# %% [markdown]
+# <!-- Figure: Four line plots over 30 epochs of the training that was not
+# interrupted. Units: the two hidden layers, of 256 each, lose most of their
+# units at an event in epoch 8 and some more at one in epoch 15. Parameters:
+# from 85,000 to 11,000 and then about 7,000. Accuracy: on validation images it
+# hardly dips, and ends near 97 %. Loss: in validation it settles near 0.1. -->
+
 # %%
 ka.plot_history(whole_history)
 

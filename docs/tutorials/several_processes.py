@@ -131,6 +131,12 @@ histories = {processes: launch(processes) for processes in (1, 2)}
 # of sums. Where rounding tips a decision between two units that are as good,
 # widths may differ by one or two, and a few of the 360 validation images with
 # them.
+#
+# <!-- Figure: Four line plots over 20 epochs on two processes. Units: the two
+# hidden layers, of 256 each, lose most of their units at an event in epoch 5
+# and some more at one in epoch 10. Parameters: from 85,000 to about 10,000 and
+# then 5,000. Accuracy: on validation images it ends near 97 %, without a drop
+# at the events. Loss: it falls, in validation to about 0.1. -->
 
 # %%
 ka.plot_history(histories[2])

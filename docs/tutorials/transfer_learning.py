@@ -127,8 +127,21 @@ head_pruned, _ = train([head])
 everything = ka.callbacks.NeuronApoptosis(data=x_new, prune_non_trainable=True)
 base_pruned, history = train([everything])
 
+# %% [markdown]
+# <!-- Figure: Four line plots over 12 epochs, of head and base pruned. Units:
+# at events in epochs 3 and 6 the hidden layer of the head falls far, the two
+# convolutions of the base by a third to a half. Parameters: from 225,000 to
+# about 40,000 and 22,000. Accuracy: on validation images it is about 95 % from
+# epoch 2 on, and a point less in the last epochs. Loss: in training it falls,
+# in validation it rises slowly. -->
+
 # %%
 ka.plot_history(history)
+
+# %% [markdown]
+# <!-- Figure: Bars of the units of each group, before and after: 32 to about 14
+# in the first convolution of the base, 64 to about 41 in the second, 128 to
+# about 16 in the head. -->
 
 # %%
 ka.plot_groups(everything.history)

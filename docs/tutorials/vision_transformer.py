@@ -143,12 +143,28 @@ for name, callback in methods.items():
 # What went where? The first figure is of apoptosis, the second of apoptosis
 # with the stream. What the stream gives need not come from hidden units, and in
 # so narrow a model no head may be worth its price.
+#
+# <!-- Figure: Bars of the units of each group, before and after. The heads, 4
+# in each block, and their width of 8 stay whole; the hidden units of the two
+# blocks shrink from 128 to about 26 and 20. -->
 
 # %%
 ka.plot_groups(methods["apoptosis"].history)
 
+# %% [markdown]
+# <!-- Figure: Bars of the units of each group, before and after. The stream,
+# named patches, shrinks from 32 to 25, the hidden units of the two blocks only
+# from 128 to about 55 and 41; heads and their width stay whole again. -->
+
 # %%
 ka.plot_groups(methods["apoptosis, with the stream"].history)
+
+# %% [markdown]
+# <!-- Figure: Four line plots of apoptosis over 15 epochs. Units: hidden units
+# fall in two steps, in epochs 4 and 8; heads and their width stay. Parameters:
+# from 26,500 to 18,500 and 13,000. Accuracy: it rises to about 95 % through
+# both steps. Loss: it falls, with no jump at the steps but a slight rise at the
+# end. -->
 
 # %%
 ka.plot_history(histories["apoptosis"])

@@ -219,6 +219,13 @@ history = model.fit(
 for event in method.history:
     print(event)
 
+# %% [markdown]
+# <!-- Figure: Four line plots over 30 epochs. Units: at an event in epoch 5 the
+# two hidden layers, of 128 each, fall to about 110 and 105, and stay.
+# Parameters: from 26,000 to about 20,000. Accuracy: on validation images it
+# rises to 97 % without a dip. Loss: it falls smoothly, in validation to about
+# 0.1. -->
+
 # %%
 ka.plot_history(history)
 
