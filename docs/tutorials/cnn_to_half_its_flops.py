@@ -154,7 +154,20 @@ _ = train(afterwards, first=4)
 apoptosis = ka.callbacks.NeuronApoptosis(target=target, data=x[:2000])
 during = build()
 history = train(during, [apoptosis])
+
+# %% [markdown]
+# <!-- Figure: Four line plots over the epochs. Units: the three groups of
+# channels shrink in two steps. Parameters: they fall in the same steps.
+# Accuracy: it rises in training; on validation images it jumps where moving
+# averages are computed anew. Loss: it falls in training, and in validation with
+# jumps. -->
+
+# %%
 ka.plot_history(history)
+
+# %% [markdown]
+# <!-- Figure: Bars of the channels of the three groups, before and after. Each
+# has lost some of them. -->
 
 # %%
 ka.plot_groups(apoptosis.history)
