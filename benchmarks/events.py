@@ -1,49 +1,90 @@
-"""One event of neuron apoptosis, beside an epoch of MNIST's size."""
+"""One event of neuron apoptosis, beside an epoch: MNIST and CIFAR-10."""
 
 from __future__ import annotations
 
-import time
-
+import keras
 import numpy as np
-from _measure import batch_of, compiled, fit_steps, mlp, row, show
+import tensorflow_datasets as tfds
+from _measure import compiled, fit_steps, mlp, now, row, show
 
 import keras_apoptosis as ka
 
-ROWS = 60_000
+BATCH = 128
+TURNS = 3
 
 
-def seconds_of(callback: ka.callbacks.NeuronApoptosis, amount: float) -> float:
-    """Times one event."""
-    start = time.perf_counter()
-    callback.fire(amount)
-    return time.perf_counter() - start
+def images(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns training images and labels."""
+    x, y = tfds.as_numpy(
+        tfds.load(name, split="train", batch_size=-1, as_supervised=True)
+    )
+    return x.astype("float32") / 255, y
 
 
-model = compiled(mlp(1024))
-x, y = batch_of(model, ROWS)
-x = np.abs(x[:, :28].repeat(28, 1)) * x  # Neighboring pixels are alike.
-epochs = []
-for _ in range(3):
-    start = time.perf_counter()
-    fit_steps(model, x, y, ROWS // 128)()
-    epochs.append(time.perf_counter() - start)
-epoch = min(epochs[1:])
+def resnet_20(width: int = 16) -> keras.Model:
+    """Three stages of three residual blocks."""
+    layers = keras.layers
 
-rows = []
-for metric in ("weights", "reconstruction"):
-    times = []
-    for turn in range(3):
-        each = compiled(mlp(1024))
+    def convolve(x, filters, strides=1, size=3):
+        x = layers.Conv2D(
+            filters, size, strides, padding="same", use_bias=False
+        )(x)
+        return layers.BatchNormalization()(x)
+
+    inputs = keras.Input((32, 32, 3))
+    x = layers.ReLU()(convolve(inputs, width))
+    for stage in range(3):
+        for block in range(3):
+            strides = 2 if stage and not block else 1
+            filters = width * 2**stage
+            y = layers.ReLU()(convolve(x, filters, strides))
+            y = convolve(y, filters)
+            if strides > 1:
+                x = convolve(x, filters, strides, size=1)
+            x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10)(x))
+
+
+def events_of(
+    model: keras.Model, x: np.ndarray, turns: int = TURNS, **options: object
+) -> tuple[float, float]:
+    """Returns the seconds of the first event, and of one after it."""
+    first, later = [], []
+    for _ in range(turns):
+        each = compiled(keras.models.clone_model(model))
         each.set_weights(model.get_weights())
-        data = {"data": x[:4096]} if metric == "reconstruction" else {}
-        callback = ka.callbacks.NeuronApoptosis(
-            "normal", metric=metric, min_gain=0.0, **data
-        )
+        callback = ka.callbacks.NeuronApoptosis(min_gain=0.0, **options)
         callback.set_model(each)
-        amount = 1.75 if metric == "weights" else 0.07
-        times.append(seconds_of(callback, amount))
-        if metric == "reconstruction" and turn == 2:
-            later = seconds_of(callback, amount)
-    rows.append(row(f"first, {metric}", float(np.median(times)), epoch, 0.05))
-rows.append(row("a later one, reconstruction", later, epoch, 0.05))
-show("An event without its retrace, beside an epoch (MLP 2x1024)", rows)
+        amount = 1.75 if callback.metric == "weights" else 0.07
+        for found in (first, later):
+            start = now()
+            callback.fire(amount)
+            found.append(now() - start)
+    return float(np.median(first)), float(np.median(later))
+
+
+def compare(title: str, model: keras.Model, x, y, steps: int) -> None:
+    """Prints a table; `steps` steps stand for an epoch."""
+    train = fit_steps(model, x[: steps * BATCH], y[: steps * BATCH], steps)
+    train()
+    start = now()
+    train()
+    epoch = (now() - start) * len(x) / (steps * BATCH)
+    rows = []
+    for metric, options in (
+        ("weights", {}),
+        ("reconstruction", {"data": x[:4096]}),
+    ):
+        times = events_of(model, x, metric=metric, **options)
+        for which, found, aim in zip(
+            ("first", "a later one"), times, (0.05, 0.03), strict=True
+        ):
+            rows.append(row(f"{which}, {metric}", found, epoch, aim))
+    show(f"An event without its retrace, beside an epoch ({title})", rows)
+
+
+x, y = images("mnist")
+compare("MLP 2x1024", compiled(mlp(1024)), x.reshape(len(x), -1), y, 400)
+x, y = images("cifar10")
+compare("ResNet-20", compiled(resnet_20()), x, y, 40)

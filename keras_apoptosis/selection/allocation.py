@@ -1,8 +1,7 @@
-"""Spends one budget of error where it saves most, over all groups."""
+"""Chooses widths that meet limits at little error, over all groups."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,21 +17,6 @@ _ROOM = 0.005
 _EXCHANGES = 200
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Allocation:
-    """The number of units that every group keeps.
-
-    Args:
-        widths: Shape `(groups,)`, integers.
-        error: Sum of the errors of all groups.
-        met: Whether every limit is met.
-    """
-
-    widths: np.ndarray
-    error: float
-    met: bool
-
-
 def allocate(
     costs: Sequence[Cost],
     limits: Sequence[float],
@@ -41,8 +25,7 @@ def allocate(
     *,
     min_units: int = 1,
     round_to: int = 1,
-    budget: float = np.inf,
-) -> Allocation:
+) -> np.ndarray:
     """Chooses the width of each group, so that limits are met at little error.
 
     Step by step that group becomes narrower whose error rises least for what
@@ -62,12 +45,10 @@ def allocate(
             rising.
         min_units: Integer > 0. How many units every group keeps.
         round_to: Integer > 0. Widths that change become multiples of it.
-        budget: Float >= 0. The sum of errors is at most this; limits may
-            then not be met.
 
     Returns:
-        The `Allocation`. Where limits are out of reach, every group is as
-        narrow as it can be.
+        Shape `(groups,)`, integers: the units that every group keeps. Where
+        limits are out of reach, every group is as narrow as it can be.
 
     Example:
 
@@ -84,7 +65,7 @@ def allocate(
     >>> sizes = np.array([4, 1, 4, 9])
     >>> float(cost(sizes))
     66.0
-    >>> allocate([cost], [44], sizes, {0: error, 2: error}).widths
+    >>> allocate([cost], [44], sizes, {0: error, 2: error})
     array([4, 1, 2, 9])
     """
     widths = np.array(widths, int)
@@ -102,8 +83,7 @@ def allocate(
         )
         for (group, width), saving in saved.items():
             added = float(errors[group][width]) - spent[group]
-            affordable = sum(spent.values()) + added <= budget
-            if saving > 0 and affordable and added / saving < best_rate:
+            if saving > 0 and added / saving < best_rate:
                 best, best_rate = (group, width), added / saving
         if best is None:
             break
@@ -114,8 +94,7 @@ def allocate(
     if state.met:
         _give_back(state, widths, errors, round_to)
         _exchange(state, widths, errors, min_units, round_to)
-    total = sum(float(errors[g][state.widths[g]]) for g in errors)
-    return Allocation(state.widths, total, state.met)
+    return state.widths
 
 
 class _State:

@@ -178,7 +178,7 @@ class TargetPruning:
         counts = list(limits)
         for n in measured:
             counts[n] = float(costs[n](before))
-        found = allocate(costs, counts, before, errors, **self.options).widths
+        found = allocate(costs, counts, before, errors, **self.options)
         for n in measured:
             target, allowed = self.targets[n], limits[n]
             # What met the limit, and what did not: pairs of count and time.
@@ -190,9 +190,7 @@ class TargetPruning:
             for _ in tracked(
                 range(_MEASUREMENTS), "Measuring narrower models", _MEASUREMENTS
             ):
-                now = allocate(
-                    costs, counts, before, errors, **self.options
-                ).widths
+                now = allocate(costs, counts, before, errors, **self.options)
                 time = target.measure(_narrowed(analysis, now))
                 if time <= allowed:
                     below, found = (float(costs[n](now)), time), now
@@ -251,7 +249,7 @@ def check_reach(
         flat,
         min_units=min_units,
         round_to=round_to,
-    ).widths
+    )
     for target, cost, before in zip(targets, costs, whole, strict=True):
         limit, amount = target.limit(before), float(cost(least))
         if not target.counted:
