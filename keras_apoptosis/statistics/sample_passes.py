@@ -39,7 +39,7 @@ class SamplePasses:
         self.batch_size = batch_size
         self.samples = samples
         self._held: list[dict[int, Any]] = []  # For each batch.
-        self._steps: list[tuple] = []
+        self._seen: tuple = ()  # What the model was apart from the next group.
 
     def run(
         self, analysis: Analysis, wanted: set[int], number: int
@@ -49,15 +49,16 @@ class SamplePasses:
         Args:
             analysis: The model's units as they are now.
             wanted: Keys of the tensors to compute.
-            number: Index of the group of which units are removed next. No
-                others may be before the next pass.
+            number: Index of the group of which units are removed next. Where
+                others are, the next pass starts at the inputs.
         """
         graph = analysis.graph
         held, self._held = self._held, []
-        steps = [(step.path, step.inputs, step.outputs) for step in graph.steps]
-        if steps != self._steps or not _leads_to(graph, wanted, held):
+        if self._seen and self._seen != _others(analysis, self._seen[0]):
             held = []
-        self._steps = steps
+        if not _leads_to(graph, wanted, held):
+            held = []
+        self._seen = _others(analysis, number)
         known = set(held[0]) if held else set(graph.inputs)
         keep = _frontier(
             graph,
@@ -86,6 +87,18 @@ class SamplePasses:
         held.reverse()
         for _ in tracked(range(count), "Running batches", count):
             yield held.pop()
+
+
+def _others(analysis: Analysis, number: int) -> tuple:
+    """Describes a model without the size of one group."""
+    return (
+        number,
+        [
+            (step.path, *step.inputs, *step.outputs)
+            for step in analysis.graph.steps
+        ],
+        [g.size for n, g in enumerate(analysis.groups) if n != number],
+    )
 
 
 def unchanged_by(analysis: Analysis, number: int) -> set[int]:

@@ -93,6 +93,28 @@ def test_an_event_runs_each_layer_a_few_times(monkeypatch):
     assert calls.count(rows) <= depth + 2 * (pruned - 1)
 
 
+def test_after_another_removal_than_was_said_a_pass_begins_at_the_inputs():
+    model = randomize(CATALOGUE["mlp"](), seed=0)
+    x = sample(model, 20)
+    passes = SamplePasses(x, 8)
+
+    def last(number):
+        analysis = analyse(model)
+        (point,) = post_points(analysis, 1)
+        found = list(passes.run(analysis, point.tensors, number))
+        whole = [analysis.graph.run(e, point.tensors) for e in batches(x, 8)]
+        for one, other in zip(found, whole, strict=True):
+            for key in point.tensors:
+                np.testing.assert_array_equal(
+                    array(one[key]), array(other[key])
+                )
+
+    last(1)
+    ka.shrink(model, ka.Removal({analyse(model).groups[0].name: [0, 2]}))
+    last(1)
+    last(1)  # And nothing was removed: what is held serves again.
+
+
 def test_without_room_passes_begin_at_the_inputs(monkeypatch):
     monkeypatch.setattr(sample_passes, "_HELD", 0)
     model = randomize(CATALOGUE["residual"](), seed=0)
