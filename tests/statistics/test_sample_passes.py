@@ -53,13 +53,13 @@ def shrink_group_by_group(model, x, batch_size=8):
     return len(names)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", part([*CATALOGUE]))
 def test_passes_are_those_from_the_inputs(name):
     model = randomize(CATALOGUE[name](), seed=0)
     assert shrink_group_by_group(model, sample(model, 20))
 
 
-@pytest.mark.parametrize("seed", part(range(12)))
+@pytest.mark.parametrize("seed", part(range(8)))
 def test_passes_of_random_models(seed):
     model = generate(seed)
     shrink_group_by_group(model, inputs_of(model, seed), BATCH)
