@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 import keras
 import numpy as np
 import tensorflow_datasets as tfds
@@ -46,12 +48,10 @@ def resnet_20(width: int = 16) -> keras.Model:
     return keras.Model(inputs, layers.Dense(10)(x))
 
 
-def events_of(
-    model: keras.Model, x: np.ndarray, turns: int = TURNS, **options: object
-) -> tuple[float, float]:
+def events_of(model: keras.Model, **options: object) -> tuple[float, float]:
     """Returns the seconds of the first event, and of one after it."""
     first, later = [], []
-    for _ in range(turns):
+    for _ in range(TURNS):
         each = compiled(keras.models.clone_model(model))
         each.set_weights(model.get_weights())
         callback = ka.callbacks.NeuronApoptosis(min_gain=0.0, **options)
@@ -76,7 +76,7 @@ def compare(title: str, model: keras.Model, x, y, steps: int) -> None:
         ("weights", {}),
         ("reconstruction", {"data": x[:4096]}),
     ):
-        times = events_of(model, x, metric=metric, **options)
+        times = events_of(model, metric=metric, **options)
         for which, found, aim in zip(
             ("first", "a later one"), times, (0.05, 0.03), strict=True
         ):
@@ -84,7 +84,18 @@ def compare(title: str, model: keras.Model, x, y, steps: int) -> None:
     show(f"An event without its retrace, beside an epoch ({title})", rows)
 
 
-x, y = images("mnist")
-compare("MLP 2x1024", compiled(mlp(1024)), x.reshape(len(x), -1), y, 400)
-x, y = images("cifar10")
-compare("ResNet-20", compiled(resnet_20()), x, y, 40)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("networks", nargs="*", default=["mlp", "resnet"])
+    networks = parser.parse_args().networks
+    if "mlp" in networks:
+        x, y = images("mnist")
+        x = x.reshape(len(x), -1)
+        compare("MLP 2x1024", compiled(mlp(1024)), x, y, 400)
+    if "resnet" in networks:
+        x, y = images("cifar10")
+        compare("ResNet-20", compiled(resnet_20()), x, y, 40)
+
+
+if __name__ == "__main__":
+    main()
