@@ -158,14 +158,7 @@ def _frontier(graph: Graph, available: set[int], stays: set[int]) -> set[int]:
         available: Keys of the tensors that are computed.
         stays: Keys of the tensors that do not change.
     """
-    # A layer that is followed runs as a whole.
-    inside = {
-        key
-        for step in graph.steps
-        if step.expansion is not None
-        for key in step.outputs
-    }
-    done = (available & stays) - inside
+    done = available & stays
     return {
         key
         for step in graph.steps

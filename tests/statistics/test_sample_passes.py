@@ -14,7 +14,7 @@ from keras_apoptosis.statistics.sample_passes import SamplePasses, unchanged_by
 from keras_apoptosis.statistics.streaming import batches
 from tests.architectures import CATALOGUE, randomize, sample
 from tests.cases import part
-from tests.random_architectures import BATCH, generate, inputs_of
+from tests.random_architectures import BATCH, Block, generate, inputs_of
 
 
 def array(value):
@@ -113,6 +113,39 @@ def test_after_another_removal_than_was_said_a_pass_begins_at_the_inputs():
     ka.shrink(model, ka.Removal({analyse(model).groups[0].name: [0, 2]}))
     last(1)
     last(1)  # And nothing was removed: what is held serves again.
+
+
+def test_the_sample_is_read_once(monkeypatch):
+    """Also where groups are inside layers that are followed."""
+    reads = []
+
+    def counted(*arguments):
+        reads.append(arguments)
+        return batches(*arguments)
+
+    monkeypatch.setattr(sample_passes, "batches", counted)
+    inputs = keras.Input((6,))
+    x = layers.Dense(6)(inputs)
+    for name in ("first", "second"):
+        x = Block(8, residual=False, name=name)(x)
+    model = randomize(keras.Model(inputs, layers.Dense(2)(x)), seed=0)
+    assert shrink_group_by_group(model, sample(model, 20)) == 2
+    assert len(reads) == 1
+
+
+def test_what_is_wanted_later_may_be_computed_before():
+    """By way of a gate: nothing before it is held, so it is run again."""
+    inputs = keras.Input((6,))
+    made = layers.Dense(5, name="made")(layers.Dense(4, name="before")(inputs))
+    for _ in range(4):  # So that it comes first in the order of the model.
+        made = layers.Activation("tanh")(made)
+    hidden = layers.Dense(4, name="hidden")(layers.Dense(4, name="up")(inputs))
+    gated = layers.Multiply()([made, layers.Dense(1, name="gate")(hidden)])
+    model = keras.Model(inputs, layers.Dense(2, name="end")(gated))
+    model = randomize(model, seed=0)
+    names = [group.name for group in analyse(model).groups]
+    assert names.index("made") < names.index("up")
+    assert shrink_group_by_group(model, sample(model, 20)) == 4
 
 
 def test_without_room_passes_begin_at_the_inputs(monkeypatch):
