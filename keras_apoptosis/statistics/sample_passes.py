@@ -151,7 +151,7 @@ def _weights_of(step: Step) -> set[int]:
 
 
 def _frontier(graph: Graph, available: set[int], stays: set[int]) -> set[int]:
-    """Returns the tensors from which all others can be computed again.
+    """Returns the tensors that what changes, or is not there yet, reads.
 
     Args:
         graph: The graph.
