@@ -182,21 +182,45 @@ def run(config: Config) -> Row:
 
 
 def table(rows: list[Row]) -> str:
-    """Returns the change of the loss in the second half of a training."""
+    """Returns the change of the loss in the second half of a training.
+
+    Means over the seeds.
+    """
     parts = [runtimes(rows)]
-    for row in rows:
-        half = len(row["steps"]) // 2
-        for what, shares in row["changes"].items():
-            title = f"{row['config']['activation']}: {what}"
-            every = list(shares.values())
+    for activation, mine in by_activation(rows).items():
+        count = f", {len(mine)} seeds" if len(mine) > 1 else ""
+        for what, shares in mine[0]["changes"].items():
             lines = [
-                [name, *(f"{np.mean(mine[name][half:]):.3g}" for mine in every)]
-                for name in every[0]
+                [name, *(late_change(mine, what, s, name) for s in shares)]
+                for name in next(iter(shares.values()))
             ]
-            lines.sort(key=lambda line: float(line[-1]))
-            header = [title, *(f"{float(share):.0%}" for share in shares)]
-            parts.append(grid([header, *lines]))
+            lines.sort(key=lambda line: line[-1])
+            header = [f"{activation}{count}: {what}"]
+            header += [f"{float(share):.0%}" for share in shares]
+            cells = [[n, *(f"{x:.3g}" for x in line)] for n, *line in lines]
+            parts.append(grid([header, *cells]))
     return "\n\n".join(parts)
+
+
+def by_activation(rows: list[Row]) -> dict[str, list[Row]]:
+    """Returns the rows of each activation, in the order of their seeds."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["config"]["seed"]):
+        found.setdefault(row["config"]["activation"], []).append(row)
+    return dict(sorted(found.items()))
+
+
+def late_change(rows: list[Row], what: str, share: str, name: str) -> float:
+    """Returns the mean over seeds, each of the second half of its moments."""
+    return float(
+        np.mean(
+            [
+                np.mean(row["changes"][what][share][name][half:])
+                for row in rows
+                for half in [len(row["steps"]) // 2]
+            ]
+        )
+    )
 
 
 def runtimes(rows: list[Row]) -> str:
@@ -220,8 +244,10 @@ def runtimes(rows: list[Row]) -> str:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Draws figures 2.2 to 2.5 and 4.1 to 4.5: a line of each activation."""
+    """Draws figures 2.2 to 2.5 and 4.1 to 4.5: the first seeds."""
     from matplotlib.figure import Figure
+
+    rows = [mine[0] for mine in by_activation(rows).values()]
 
     shown = [
         ("conv1's weights", 0.05),
