@@ -9,11 +9,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_apoptosis.graph import analyse
+from keras_apoptosis.graph import Analysis, analyse
 from keras_apoptosis.graph.groups import Allowed
 from keras_apoptosis.selection.replacements import constant_replacements
 from keras_apoptosis.statistics.probe import post_points
 from keras_apoptosis.statistics.replaced_units import ReplacedUnits
+from keras_apoptosis.statistics.sample_passes import SamplePasses
 from keras_apoptosis.surgery import Replacement
 
 
@@ -52,6 +53,29 @@ def mean_replacements(
         Replacements for a `ka.Removal` of these units.
     """
     analysis = analyse(model, Allowed(prune_non_trainable, prune_normalized))
+    return constant_for(analysis, data, removed, at, replacement, batch_size)
+
+
+def constant_for(
+    analysis: Analysis,
+    data: Any,
+    removed: Mapping[str, np.ndarray],
+    at: str = "post",
+    replacement: str = "mean",
+    batch_size: int = 512,
+    passes: SamplePasses | None = None,
+) -> dict[str, dict[str, Replacement]]:
+    """Replaces units of an analysed model; see `mean_replacements`.
+
+    Args:
+        analysis: The model's units.
+        data: The sample.
+        removed: The units; of one group if there are `passes`.
+        at: See `mean_replacements`.
+        replacement: See `mean_replacements`.
+        batch_size: See `mean_replacements`.
+        passes: See `collect`.
+    """
     numbers = [
         number
         for number, group in enumerate(analysis.groups)
@@ -62,7 +86,7 @@ def mean_replacements(
         return {}
     # Nothing is differentiated here, so that any loss will do.
     units = ReplacedUnits(analysis, at, _no_loss, removed)
-    constants = units.constants(data, replacement, batch_size)
+    constants = units.constants(data, replacement, batch_size, passes)
     if at == "pre":
         constants = units.constants_after(data, constants, points, batch_size)
     return constant_replacements(analysis.groups, removed, constants)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_apoptosis import criteria
@@ -16,7 +15,7 @@ from keras_apoptosis.selection.candidate import (
     removal_of,
 )
 from keras_apoptosis.selection.curves import Curve, score_curve
-from keras_apoptosis.selection.mean_replacement import mean_replacements
+from keras_apoptosis.selection.mean_replacement import constant_for
 from keras_apoptosis.selection.reconstruction import Reconstruction
 from keras_apoptosis.statistics.constants import CONSTANTS
 from keras_apoptosis.statistics.sample_passes import SamplePasses
@@ -82,7 +81,11 @@ class Ranking:
         if self.replacement == "zero":
             return None
         fit = self.reconstruction
-        passes = None if fit is None else fit.passes()
+        passes = (
+            SamplePasses(self.sample, self.batch_size)
+            if fit is None
+            else fit.passes()
+        )
 
         def refit(analysis: Analysis, removal: Removal) -> Removal:
             (name,) = removal
@@ -131,7 +134,7 @@ class Ranking:
         """
         names: Any = {analysis.groups[n].name: u for n, u in removed.items()}
         if self.reconstruction is None:
-            return Removal(names, self._constants(analysis.graph.model, names))
+            return Removal(names, self._constants(analysis, names))
         candidates = {n: Candidate(u, {}) for n, u in removed.items()}
         for number in list(candidates)[:1]:
             candidates[number] = self._fit(analysis, number, candidates[number])
@@ -150,22 +153,26 @@ class Ranking:
         if fit is not None and not obstacle(group, measured=True):
             return fit.refit(analysis, number, candidate, passes)
         removed = {group.name: candidate.removed}
-        found = self._constants(analysis.graph.model, removed)
+        found = self._constants(analysis, removed, passes)
         return Candidate(candidate.removed, found.get(group.name, {}))
 
     def _constants(
-        self, model: keras.Model, removed: Mapping[str, np.ndarray]
+        self,
+        analysis: Analysis,
+        removed: Mapping[str, np.ndarray],
+        passes: SamplePasses | None = None,
     ) -> Mapping[str, Mapping[str, Replacement]]:
         """Returns constants of units as replacements; none for zero."""
         if self.replacement == "zero":
             return {}
-        return mean_replacements(
-            model,
+        return constant_for(
+            analysis,
             self.sample,
             removed,
-            at=self.at,
-            replacement=self.constant,
-            batch_size=self.batch_size,
+            self.at,
+            self.constant,
+            self.batch_size,
+            passes,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ from keras import ops
 
 from keras_apoptosis.distributed import collectives
 from keras_apoptosis.graph import Analysis
-from keras_apoptosis.statistics.probe import Point, collect
-from keras_apoptosis.statistics.streaming import batches
+from keras_apoptosis.statistics.probe import Point, collect, runs_of
+from keras_apoptosis.statistics.sample_passes import SamplePasses
 from keras_apoptosis.utils.checks import check_choice
 
 CONSTANTS = ("mean", "median", "minimum", "maximum")
@@ -27,6 +27,7 @@ def constants_of(
     data: Any,
     constant: str = "mean",
     batch_size: int = 512,
+    passes: SamplePasses | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Computes a constant for each unit, over the sample of all workers.
 
@@ -38,6 +39,7 @@ def constants_of(
         constant: `"mean"`, `"median"` (the lower of two in the middle),
             `"minimum"` or `"maximum"`.
         batch_size: How many samples of an array to run at once.
+        passes: See `collect`.
 
     Returns:
         For each group and point, by name, shape `(units,)`.
@@ -45,13 +47,21 @@ def constants_of(
     check_choice("constant", constant, CONSTANTS)
     if constant == "mean":
         moments = collect(
-            analysis, points, data, gram=False, batch_size=batch_size
+            analysis,
+            points,
+            data,
+            gram=False,
+            batch_size=batch_size,
+            passes=passes,
         )
         return {
             group: {name: each.mean for name, each in found.items()}
             for group, found in moments.items()
         }
-    values = _Values(analysis, points, data, batch_size)
+    values = _Values(
+        lambda: runs_of(analysis, points, data, batch_size, passes=passes),
+        points,
+    )
     if constant == "median":
         arrays = values.medians()
     else:
@@ -67,15 +77,11 @@ class _Values:
 
     def __init__(
         self,
-        analysis: Analysis,
+        runs: Callable[[], Iterator[dict[int, Any]]],
         points: Sequence[Point],
-        data: Any,
-        batch_size: int,
     ):
-        self.analysis = analysis
+        self._runs = runs
         self.points = points
-        self.data = data
-        self.batch_size = batch_size
 
     def ends(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Returns the minima, and the maxima, of each point."""
@@ -122,9 +128,7 @@ class _Values:
 
     def _read(self) -> Iterator[tuple[int, np.ndarray]]:
         """Iterates over numbers of points, and `(rows, units)` there."""
-        wanted = set().union(*(point.tensors for point in self.points))
-        for batch in batches(self.data, self.batch_size):
-            tensors = self.analysis.graph.run(batch, wanted)
+        for tensors in self._runs():
             for number, point in enumerate(self.points):
                 for value in point.values(tensors):
                     array = ops.convert_to_numpy(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from keras import Model, ops
@@ -183,19 +183,7 @@ def collect(
         )
     if not points:
         return moments
-    wanted = set().union(*(point.tensors for point in points))
-    graph = analysis.graph
-    runs: Iterator[dict[int, Any]]
-    if passes is None:
-        runs = (
-            graph.run(batch, wanted)
-            for batch in batches(data, batch_size=batch_size, samples=samples)
-        )
-    else:
-        (number,) = {
-            n for n, g in enumerate(analysis.groups) if g.name in moments
-        }
-        runs = passes.run(analysis, wanted, number)
+    runs = runs_of(analysis, points, data, batch_size, samples, passes)
     for tensors in runs:
         for point in points:
             for value in point.values(tensors):
@@ -204,6 +192,28 @@ def collect(
         for each in found.values():
             each.pool()
     return moments
+
+
+def runs_of(
+    analysis: Analysis,
+    points: Sequence[Point],
+    data: Any,
+    batch_size: int = 512,
+    samples: int | None = None,
+    passes: SamplePasses | None = None,
+) -> Iterator[dict[int, Any]]:
+    """Iterates over the tensors of some points, batch by batch.
+
+    See `collect` for the arguments.
+    """
+    wanted = set().union(*(point.tensors for point in points))
+    if passes is None:
+        for batch in batches(data, batch_size=batch_size, samples=samples):
+            yield analysis.graph.run(batch, wanted)
+    else:
+        (name,) = {point.group for point in points}
+        number = [group.name for group in analysis.groups].index(name)
+        yield from passes.run(analysis, wanted, number)
 
 
 def _before_activation(step: Step, value: Any) -> Any:

@@ -23,6 +23,7 @@ from keras_apoptosis.graph.rules import Contraction
 from keras_apoptosis.statistics.constants import constants_of
 from keras_apoptosis.statistics.losses import sample_losses
 from keras_apoptosis.statistics.probe import Point, post_points, pre_points
+from keras_apoptosis.statistics.sample_passes import SamplePasses
 from keras_apoptosis.statistics.streaming import batches, labelled_batches
 from keras_apoptosis.utils.checks import check_choice
 
@@ -82,7 +83,11 @@ class ReplacedUnits:
         return self.constants(data, "mean", batch_size)
 
     def constants(
-        self, data: Any, constant: str = "mean", batch_size: int = 512
+        self,
+        data: Any,
+        constant: str = "mean",
+        batch_size: int = 512,
+        passes: SamplePasses | None = None,
     ) -> dict[str, dict[str, np.ndarray]]:
         """Returns a constant for each unit, by group and observation point.
 
@@ -90,9 +95,10 @@ class ReplacedUnits:
             data: The sample; labels are not needed.
             constant: Which; see `constants_of`.
             batch_size: How many samples of an array to run at once.
+            passes: See `collect`.
         """
         return constants_of(
-            self.analysis, self.points, data, constant, batch_size
+            self.analysis, self.points, data, constant, batch_size, passes
         )
 
     def slopes(

@@ -180,3 +180,24 @@ def test_what_a_removal_leaves_as_it_is():
         key["shared"],
         key["before"],
     }
+
+
+@pytest.mark.parametrize("replacement", ["least_squares", "mean", "median"])
+def test_what_replaces_units_is_as_by_passes_from_the_inputs(
+    replacement, monkeypatch
+):
+    found = []
+    for room in (2**30, 0):
+        monkeypatch.setattr(sample_passes, "_HELD", room)
+        model = randomize(CATALOGUE["residual"](), seed=0)
+        ka.prune(
+            model,
+            ka.targets.Units(at_most=0.6),
+            sample(model, 20),
+            criterion="squared_norm",
+            replacement=replacement,
+            batch_size=8,
+        )
+        found.append(model.get_weights())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
