@@ -65,7 +65,7 @@ def constant_for(
     batch_size: int = 512,
     passes: SamplePasses | None = None,
 ) -> dict[str, dict[str, Replacement]]:
-    """Replaces units of an analysed model; see `mean_replacements`.
+    """Replaces units of an analyzed model; see `mean_replacements`.
 
     Args:
         analysis: The model's units.

@@ -45,6 +45,8 @@ def constants_of(
         For each group and point, by name, shape `(units,)`.
     """
     check_choice("constant", constant, CONSTANTS)
+    if not points:
+        return {}
     if constant == "mean":
         moments = collect(
             analysis,

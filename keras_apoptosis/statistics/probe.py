@@ -158,7 +158,7 @@ def collect(
     samples: int | None = None,
     passes: SamplePasses | None = None,
 ) -> dict[str, dict[str, Moments]]:
-    """Measures points of an analysed model; see `unit_statistics`.
+    """Measures points of an analyzed model; see `unit_statistics`.
 
     Each worker measures its own data, and gets the moments of all.
 

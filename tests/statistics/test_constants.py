@@ -8,6 +8,7 @@ from keras import layers
 from keras_apoptosis.graph import analyse
 from keras_apoptosis.statistics.constants import CONSTANTS, constants_of
 from keras_apoptosis.statistics.probe import post_points
+from keras_apoptosis.statistics.sample_passes import SamplePasses
 
 # Five samples: the first unit sees them as they are, the second not at all.
 X = np.array([[7.0], [-3.0], [0.1], [0.1], [1e4]], "float32")
@@ -66,3 +67,12 @@ def test_positions_of_a_feature_map_count_as_samples():
 def test_an_unknown_constant():
     with pytest.raises(ValueError, match=r"Received: constant='mode'"):
         constants_of(None, [], X, "mode")
+
+
+@pytest.mark.parametrize("constant", CONSTANTS)
+def test_without_a_point_to_measure_there_is_none(constant):
+    """Units deep inside a layer cannot be replaced by what they are there."""
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
+    analysis = analyse(model)
+    passes = SamplePasses(X)
+    assert constants_of(analysis, [], X, constant, passes=passes) == {}
