@@ -17,7 +17,8 @@ BIN := $(VENV)/bin
 # Each worker has a core: threads on top of that only get in each other's way.
 # TensorFlow convolves with channels first by oneDNN only, which it leaves off
 # on some processors.
-ONE_THREAD := TF_ENABLE_ONEDNN_OPTS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+ONE_THREAD := TF_ENABLE_ONEDNN_OPTS=1 \
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
 	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
 	XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA_FLAGS)"
 QUIET := TF_CPP_MIN_LOG_LEVEL=3

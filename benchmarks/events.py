@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow_datasets as tfds
 from _measure import compiled, fit_steps, mlp, now, row, show
+from _networks import resnet_20
 
 import keras_apoptosis as ka
 
@@ -21,31 +22,6 @@ def images(name: str) -> tuple[np.ndarray, np.ndarray]:
         tfds.load(name, split="train", batch_size=-1, as_supervised=True)
     )
     return x.astype("float32") / 255, y
-
-
-def resnet_20(width: int = 16) -> keras.Model:
-    """Three stages of three residual blocks."""
-    layers = keras.layers
-
-    def convolve(x, filters, strides=1, size=3):
-        x = layers.Conv2D(
-            filters, size, strides, padding="same", use_bias=False
-        )(x)
-        return layers.BatchNormalization()(x)
-
-    inputs = keras.Input((32, 32, 3))
-    x = layers.ReLU()(convolve(inputs, width))
-    for stage in range(3):
-        for block in range(3):
-            strides = 2 if stage and not block else 1
-            filters = width * 2**stage
-            y = layers.ReLU()(convolve(x, filters, strides))
-            y = convolve(y, filters)
-            if strides > 1:
-                x = convolve(x, filters, strides, size=1)
-            x = layers.ReLU()(layers.Add()([x, y]))
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(10)(x))
 
 
 def events_of(model: keras.Model, **options: object) -> tuple[float, float]:
@@ -94,7 +70,7 @@ def main() -> None:
         compare("MLP 2x1024", compiled(mlp(1024)), x, y, 400)
     if "resnet" in networks:
         x, y = images("cifar10")
-        compare("ResNet-20", compiled(resnet_20()), x, y, 40)
+        compare("ResNet-20", compiled(resnet_20(side=32)), x, y, 40)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ import numpy as np
 import torch
 from _in_torch import to_keras, to_torch, torch_inputs
 from _measure import machine
+from _networks import normalized, resnet_20
 from keras import layers
 
 import keras_apoptosis as ka
@@ -100,43 +101,12 @@ def vgg() -> keras.Model:
     x = inputs = keras.Input((16, 16, 3))
     for stage, width in enumerate((24, 48, 96)):
         for number in range(2):
-            x = _normalized(x, width, name=f"conv{stage}_{number}")
+            x = normalized(x, width, name=f"conv{stage}_{number}")
             x = layers.ReLU(name=f"relu{stage}_{number}")(x)
         x = layers.MaxPooling2D(name=f"pool{stage}")(x)
     x = layers.Flatten(name="flat")(x)
     x = layers.Dense(128, activation="relu", name="dense")(x)
     return keras.Model(inputs, layers.Dense(10, name="logits")(x))
-
-
-def resnet_20() -> keras.Model:
-    """The ResNet-20 of He et al., with projections as shortcuts."""
-    inputs = keras.Input((16, 16, 3))
-    x = layers.ReLU(name="relu")(_normalized(inputs, 16, name="conv"))
-    for stage, width in enumerate((16, 32, 64)):
-        for number in range(3):
-            name = f"block{stage}_{number}"
-            stride = 2 if stage and not number else 1
-            y = _normalized(x, width, stride, name=f"{name}_a")
-            y = layers.ReLU(name=f"{name}_relu_a")(y)
-            y = _normalized(y, width, name=f"{name}_b")
-            if stride > 1:
-                x = _normalized(x, width, stride, 1, name=f"{name}_shortcut")
-            x = layers.ReLU(name=f"{name}_relu")(layers.Add()([x, y]))
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(inputs, layers.Dense(10, name="logits")(x))
-
-
-def _normalized(
-    x: Any, width: int, stride: int = 1, size: int = 3, *, name: str
-) -> Any:
-    if stride > 1 and size > 1:
-        # PyTorch cannot pad as "same" does with strides.
-        x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
-    padding = "same" if stride == 1 else "valid"
-    x = layers.Conv2D(
-        width, size, stride, padding, use_bias=False, name=f"{name}_conv"
-    )(x)
-    return layers.BatchNormalization(name=f"{name}_bn")(x)
 
 
 @dataclasses.dataclass(frozen=True)

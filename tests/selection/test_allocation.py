@@ -117,6 +117,7 @@ def test_round_to_and_min_units():
     assert cost(found) <= limit
     assert found.tolist() in ([8, 8, 2], [8, 16, 2], [16, 8, 2])
     least = allocate([cost], [1], sizes, errors, min_units=5, round_to=4)
+    assert cost(least) > 1  # Out of reach.
     assert least.tolist() == [8, 8, 2]
 
 
