@@ -19,12 +19,14 @@ RUN_EAGERLY = BACKEND == "tensorflow"
 def combinations(*choices: Iterable[Any]) -> list[tuple]:
     """Returns all combinations on PyTorch, and elsewhere all choices.
 
-    There, each choice is in a combination, the first of one kind with the
-    first of another, and so on.
+    There, each choice is in a combination: on TensorFlow the first of one
+    kind with the first of another, and so on.
     """
     lists = [list(each) for each in choices]
     if BACKEND == "torch":
         return list(itertools.product(*lists))
+    if BACKEND == "jax":  # Other pairs than TensorFlow has.
+        lists[1:] = [each[::-1] for each in lists[1:]]
     longest = max(map(len, lists))
     return [
         tuple(each[number % len(each)] for each in lists)

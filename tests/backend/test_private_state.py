@@ -3,11 +3,6 @@
 Each test fails if a later Keras keeps that state otherwise.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -28,6 +23,7 @@ from keras_apoptosis.backend.models import (
     ordered_nodes,
 )
 from keras_apoptosis.graph.reading import read
+from tests.processes import output_of
 
 
 def model_of(*middle):
@@ -241,7 +237,7 @@ def test_weights_that_devices_split():
     """Slices stay even, and a variable keeps its layout when it is resized."""
     if keras.backend.backend() != "jax":
         pytest.skip("only JAX splits weights over devices")
-    found = own_process(
+    found = output_of(
         """
 import keras, numpy as np, keras_apoptosis as ka
 from keras import distribution as d
@@ -288,7 +284,7 @@ def test_strategies_of_tensorflow():
     """A mirrored variable is resized on all devices; others are refused."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("tf.distribute is TensorFlow's")
-    found = own_process(
+    found = output_of(
         """
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -317,18 +313,6 @@ for kind in (tf.distribute.MirroredStrategy, Other):
         assert f"CPU:{each} (4, 2)" in one
         assert f"CPU:{each} (4, 3)" in other
     assert "`MirroredStrategy` is supported" in other
-
-
-def own_process(script, **settings):
-    """Runs a script: a backend fixes its devices when it starts."""
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, **settings},
-    ).stdout
 
 
 def test_graphs_are_recorded_by_depth():

@@ -12,8 +12,10 @@ from pathlib import Path
 import keras
 import pytest
 
+from tests import processes
+from tests.processes import ROOT
+
 SCRIPTS = Path(__file__).parent / "scripts"
-ROOT = Path(__file__).parents[2]
 BACKEND = keras.backend.backend()
 # The command that starts several processes, and how it is told how many.
 TORCHRUN = ("torchrun", "--standalone", "--nproc-per-node")
@@ -62,10 +64,8 @@ def needs_launcher(launcher: str) -> None:
 @functools.cache
 def _built_with_mpi() -> bool:
     script = "import horovod.tensorflow as hvd; print(hvd.mpi_built())"
-    asked = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True
-    )
-    return asked.stdout.split()[-1:] == ["True"]
+    asked = processes.output_of(script, check=False)
+    return asked.split()[-1:] == ["True"]
 
 
 def environment(devices: int = 1) -> dict[str, str]:
@@ -76,13 +76,11 @@ def environment(devices: int = 1) -> dict[str, str]:
     if devices > 1:
         flags += f" --xla_force_host_platform_device_count={devices}"
     return {
-        **os.environ,
+        **processes.environment(),
         **dict.fromkeys(threads, "1"),
         "XLA_FLAGS": flags,
         "DEVICES": str(devices),
         "PATH": os.pathsep.join([folder, os.environ["PATH"]]),
-        "PYTHONPATH": str(ROOT),
-        "KERAS_BACKEND": BACKEND,
         "TF_CPP_MIN_LOG_LEVEL": "3",
         # As root in a container, with more processes than cores.
         "OMPI_ALLOW_RUN_AS_ROOT": "1",

@@ -1,9 +1,5 @@
 """On one process nothing happens; what cannot be is said."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -14,7 +10,7 @@ from keras_apoptosis import backend
 from keras_apoptosis.backend import step_hooks
 from keras_apoptosis.distributed import collectives, install
 from keras_apoptosis.distributed.broadcast import moving_state
-from tests.distributed.launching import ROOT
+from tests.processes import output_of
 
 X = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
 
@@ -154,16 +150,6 @@ def test_a_hook_that_is_first_comes_before_all(scaled):
     assert calls[:2] == ["placed", "attached"]
 
 
-def run(script, **settings):
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **settings},
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout
-
-
 def test_several_processes_without_a_beginning(monkeypatch):
     monkeypatch.setattr(collectives, "_started", False)
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
@@ -195,7 +181,7 @@ try:
 except RuntimeError as error:
     print(error)
 """
-    said = run(script, KERAS_BACKEND=backend, OMPI_COMM_WORLD_SIZE="3")
+    said = output_of(script, OMPI_COMM_WORLD_SIZE="3")
     assert expected in said
     assert "3 processes" in said
 
@@ -247,7 +233,7 @@ with dog.waiting():
     time.sleep(60)
 print("too late")
 """
-    found = run(script)
+    found = output_of(script, check=False)
     assert "in time" in found
     assert "too late" not in found
 

@@ -42,7 +42,7 @@ def _engine():
 TRAININGS = {
     "processes": (2, 1, [*METHODS, *MORE]),
     "devices": (1, 2, METHODS),
-    "one": (1, 1, [*METHODS, *MORE]),
+    "one": (1, 1, [n for n in METHODS + MORE if n not in DIFFERENT]),
 }
 if BACKEND == "torch":  # It has a process for each device.
     del TRAININGS["devices"]
@@ -215,7 +215,8 @@ def test_ranks_that_differ_are_told():
         steps = [0.1 * (1 + 2 * min(n / 12, 1)) for n in range(18)]
         assert f"{rank} rates: {np.round(steps, 4).tolist()}" in said
         assert f"{rank} array: {[rank, rank + 3, rank + 6]}" in said
-        assert f"{rank} dataset: {[rank, rank + 3, rank + 6]}" in said
+        if BACKEND == "tensorflow":
+            assert f"{rank} dataset: {[rank, rank + 3, rank + 6]}" in said
 
 
 FAILURES = {

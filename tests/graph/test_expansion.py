@@ -1,8 +1,5 @@
 """Layers without a rule are followed by calling them."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -23,6 +20,7 @@ from tests.graph.composites import (
     around,
 )
 from tests.masking import masked_outputs, outputs_of
+from tests.processes import output_of
 from tests.surgery.test_shrink import check_equal_to_masking
 
 
@@ -177,7 +175,7 @@ for file in pathlib.Path(sys.argv[1]).glob("*.keras"):
     np.testing.assert_allclose(found, data["y"], rtol=1e-4, atol=1e-5)
 assert "keras_apoptosis" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", script, tmp_path], check=True)
+    output_of(script, tmp_path)
 
 
 def test_a_subclassed_model_is_followed():

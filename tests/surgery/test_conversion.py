@@ -1,13 +1,10 @@
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 
 from keras_apoptosis import layers
 from keras_apoptosis.surgery.conversion import make_prunable, strip_pruning
+from tests.processes import output_of
 
 L = keras.layers
 
@@ -315,15 +312,7 @@ def test_stripped_models_load_without_keras_apoptosis(tmp_path):
     plain.save(tmp_path / "plain.keras")
     np.savez(tmp_path / "data.npz", x=x, y=predict(model, x))
     arguments = [tmp_path / "plain.keras", tmp_path / "data.npz"]
-    backend = {"KERAS_BACKEND": keras.backend.backend()}
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD_WITHOUT_US, *map(str, arguments)],
-        env={**os.environ, **backend},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    output_of(LOAD_WITHOUT_US, *arguments)
 
 
 def test_compile_is_kept():

@@ -6,13 +6,15 @@ import pytest
 
 import keras_apoptosis as ka
 from tests.architectures import randomize, sample
+from tests.cases import combinations
 from tests.every_layer import EVERY_LAYER, HELD_BACK
 from tests.masking import outputs_of
 from tests.surgery.test_shrink import check_equal_to_masking, removal_of
 
 
-@pytest.mark.parametrize("name", EVERY_LAYER)
-@pytest.mark.parametrize("replace", ["nothing", "mixing"])
+@pytest.mark.parametrize(
+    ("name", "replace"), combinations(EVERY_LAYER, ["nothing", "mixing"])
+)
 def test_equals_masking(name, replace):
     model = randomize(EVERY_LAYER[name](), seed=1)
     frozen = {

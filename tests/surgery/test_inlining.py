@@ -1,7 +1,5 @@
 """Layers of layers become a flat functional model of what they call."""
 
-import subprocess
-import sys
 import warnings
 
 import keras
@@ -15,6 +13,7 @@ from tests.architectures import randomize, sample
 from tests.graph.composites import COMPOSITES, Blocks, TransformerBlock, around
 from tests.graph.test_expansion import third_of
 from tests.masking import outputs_of
+from tests.processes import output_of
 from tests.surgery.test_shrink import check_equal_to_masking
 
 
@@ -184,7 +183,7 @@ found = keras.ops.convert_to_numpy(model(data["x"]))
 np.testing.assert_allclose(found, data["y"], rtol=1e-4, atol=1e-5)
 assert not {"keras_apoptosis", "tests"} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", script, tmp_path], check=True)
+    output_of(script, tmp_path)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])

@@ -12,7 +12,7 @@ import pytest
 from tests.cases import part
 from tests.exactness import run
 
-COUNT = int(os.environ.get("RANDOM_ARCHITECTURES", 24))
+COUNT = int(os.environ.get("RANDOM_ARCHITECTURES", 16))
 
 
 @pytest.mark.parametrize("seed", part(range(COUNT)))

@@ -89,7 +89,8 @@ def test_zero_under_every_option(make, extra):
     if keras.backend.backend() == "jax" and extra == "average":
         pytest.skip("Keras on JAX cannot fit twice with an average of weights")
     momentum = {} if make is optimizers.AdamW else {"momentum": 0.9}
-    model = trained_under_a_mask(make(0.01, **momentum, **EXTRAS[extra]))
+    optimizer = make(0.01, **momentum, **EXTRAS[extra])
+    model = trained_under_a_mask(optimizer, run_eagerly=RUN_EAGERLY)
     assert not kernel(model)[~HALF].any()
     assert kernel(model)[HALF].all()
 
