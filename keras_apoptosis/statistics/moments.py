@@ -14,6 +14,9 @@ from keras_apoptosis.utils.checks import check_count, check_size
 # Rows that are multiplied at once: bounds the rounding of a float32 sum, and
 # the memory that a feature map takes beyond itself.
 _ROWS = 16384
+# Rows of small batches that wait to be multiplied at once, on a CPU: each
+# product of a batch costs a pass over all pairs of units on top.
+_WAITING = 2048
 # Units that are worked on at once where a temporary array for all pairs would
 # take too much memory.
 _BLOCK = 256
@@ -26,7 +29,8 @@ class Moments:
     the mean, and summed up in float64: a large mean cancels nothing, and
     memory does not grow with the number of observations. As long as there are
     fewer observations than units, they are kept instead of their products,
-    which would take more memory.
+    which would take more memory; on a CPU those of small batches wait, to be
+    multiplied some thousand at once.
 
     Args:
         size: Integer > 0. Number of units.
@@ -84,7 +88,9 @@ class Moments:
         if not shape[0]:
             return
         count = self.count + shape[0]
-        keep = self.gram and self._products is None and count < self.size
+        few = self._products is None and count < self.size
+        small = shape[0] < _WAITING and _on_host(values)
+        keep = self.gram and (few or small)
         with np.errstate(invalid="ignore", over="ignore"):  # Checked below.
             shift = self._shift if self.count else _first_mean(values)
             parts = [
@@ -103,6 +109,8 @@ class Moments:
                 self._square += found
             np.maximum(self._max_abs, largest, out=self._max_abs)
             self._active += active
+        if keep and not few and sum(map(len, self._rows)) >= _WAITING:
+            self._multiply()
 
     def merge(self, other: Moments) -> None:
         """Takes in what another one has gathered, from another worker say.
@@ -199,7 +207,7 @@ class Moments:
         Args:
             centered: Whether around the means, or around zero.
         """
-        if not self._rows:
+        if self._products is not None or self.count >= self.size:
             return self.covariance if centered else self.second_moment
         rest = self._sum / self.count if centered else -self._shift
         rows = np.concatenate(self._rows)
@@ -233,16 +241,23 @@ class Moments:
     @property
     def _square(self) -> np.ndarray:
         """Sums of products, or of squares, around the shift."""
-        if self._products is None:
-            self._products = np.zeros((self.size,) * (2 if self.gram else 1))
-        while self._rows:
-            near = self._rows.pop(0)
-            self._products += near.T @ near
-        return self._products
+        return self._multiply()
 
     @_square.setter
     def _square(self, products: np.ndarray) -> None:
         self._products, self._rows = products, []
+
+    def _multiply(self) -> np.ndarray:
+        """Adds the products of the rows that wait, and returns the sums."""
+        if self._products is None:
+            self._products = np.zeros((self.size,) * (2 if self.gram else 1))
+        while self._rows:
+            block: list[np.ndarray] = []
+            while self._rows and sum(map(len, block)) < _WAITING:
+                block.append(self._rows.pop(0))
+            near = np.concatenate(block)
+            self._products += near.T @ near
+        return self._products
 
     def _measure(self, values: Any, shift: np.ndarray, keep: bool) -> tuple:
         """Measures some rows.

@@ -14,11 +14,13 @@ from keras_apoptosis.statistics import Moments, moments
 FEW = settings(max_examples=25, deadline=None)
 
 
-@pytest.fixture(params=["host", "device"])
+@pytest.fixture(params=["host", "host, few rows wait", "device"])
 def where(request, monkeypatch):
     """The path over NumPy, and the one over the backend's own products."""
     if request.param == "device":
         monkeypatch.setattr(moments, "_on_host", lambda values: False)
+    elif request.param != "host":
+        monkeypatch.setattr(moments, "_WAITING", 5)
     return request.param
 
 
