@@ -133,7 +133,7 @@ def demon():
     method = ka.callbacks.DemonPruning(
         0.1,
         noise_variance=1e-5,
-        schedule=ka.schedules.Fixed(0.2, start=0.2),
+        schedule=ka.schedules.Fixed(0.35, start=0.3),
         threshold=0.05,
         data=ka.distributed.shard(x),
         verbose=False,
