@@ -31,6 +31,9 @@ import pytest
 
 import keras_apoptosis
 
+# For processes of their own, see `tests/processes.py`; not to be imported.
+collect_ignore = ["tests/without_tensorflow"]
+
 # What TensorFlow keeps for good of each training, its whole graph with it.
 registry: dict = {}
 if keras.backend.backend() == "tensorflow":
