@@ -38,7 +38,7 @@ RUNS = [
     "regime=sgd_noise,symmetric",
     f"run.py -cn demon_resnet_short -m {DEMON} pool=4 width=4 rounds=2 "
     "method=plain,demon:0.01,demon_static:0.01,demon_target:0.5,snap:0.3,"
-    "cropit:0.3,early_snap:0.3,early_crop:0.3,slimming:0.3,magnitude:0.3",
+    "early_crop:0.3,slimming:0.3,magnitude:0.3",
     f"run.py -cn demon_resnet {DEMON} width=2 early=null",
     f"run.py -cn demon_recalibration {DEMON} width=4",
     f"run.py -cn demon_vgg_16 {DEMON} width=2 size=32 augment=true",

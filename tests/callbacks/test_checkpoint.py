@@ -12,6 +12,7 @@ import keras_apoptosis as ka
 from keras_apoptosis.training.progress import TrainingProgress
 from keras_apoptosis.training.trigger import Trigger
 from keras_apoptosis.utils.serialization import from_json, to_json
+from tests.cases import part
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 8)).astype("float32")
@@ -165,7 +166,7 @@ class Copying(keras.callbacks.Callback):
             shutil.copy(self.path, self.copy)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", part([*METHODS]))
 def test_resumed_is_uninterrupted(name, tmp_path):
     path, kept = tmp_path / "whole.keras", tmp_path / "kept.keras"
     whole, method = train(METHODS[name], path, [Copying(3, path, kept)])

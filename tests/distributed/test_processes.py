@@ -27,6 +27,8 @@ METHODS = ["plain", "saliency", "stripping", "demon"]
 MORE = ["merging", "passes", "scaled", "normalized", "compressed"]
 if BACKEND == "jax":  # Each removal is a compilation of its own.
     MORE = []
+elif BACKEND == "tensorflow":  # Three ranks train it under MPI.
+    MORE.remove("merging")
 # Those with batch statistics or rounding see other numbers on two halves.
 DIFFERENT = ["normalized", "compressed"]
 # One process, two processes, and one on two virtual devices.
