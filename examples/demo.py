@@ -253,7 +253,7 @@ def main() -> None:
         f"{os.cpu_count()} CPUs, {platform.machine()}\n"
         f"The smaller model and the figure: {path}.keras, {path}.png\n"
         "On few rows an event takes longer than what it saves; on MNIST `fit` "
-        "is 2.4x to 3.3x faster (docs/results/neuron_apoptosis.md)."
+        "is 2.4x to 3.4x faster (docs/results/neuron_apoptosis.md)."
     )
 
 
