@@ -10,20 +10,29 @@ of PyTorch with a new Adam after the removal; ours goes on with its own.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 
 os.environ["KERAS_BACKEND"] = "torch"
 
+try:
+    import torch_kirigami
+    import torch_pruning
+    from torch_kirigami import pruning as kirigami
+except ImportError as error:
+    print(
+        f"Skipped, for {error.name} is missing: "
+        "pip install --no-deps torch-pruning==1.6.1 torch-kirigami==0.2.1"
+    )
+    sys.exit(0)
+
 import keras
 import numpy as np
 import torch
-import torch_kirigami
-import torch_pruning
 from _in_torch import to_torch, torch_inputs
 from _measure import compiled, machine, medians, now, turns_of
 from _networks import resnet_20
 from torch import nn
-from torch_kirigami import pruning as kirigami
 
 import keras_apoptosis as ka
 from keras_apoptosis.utils.tables import table
