@@ -78,7 +78,8 @@ def _differentiate(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
         (loss * len(y[rows]) / len(y)).backward()
 
 
-def _last(net: nn.Module) -> nn.Module:
+def last_layer(net: nn.Module) -> nn.Module:
+    """Returns the layer that makes the logits."""
     return [each for each in net.modules() if isinstance(each, nn.Linear)][-1]
 
 
@@ -98,7 +99,7 @@ def _by_torch_pruning(
         pruning_ratio=0.98,
         max_pruning_ratio=0.98,
         iterative_steps=_STEPS,
-        ignored_layers=[_last(net)],
+        ignored_layers=[last_layer(net)],
     )
     found: Pruned = {}
     for _ in range(_STEPS):
@@ -125,7 +126,7 @@ def _by_kirigami(
     its own search tries the whole network for each channel again, and takes
     half a minute for a LeNet.
     """
-    pruner = _kirigami_pruner(net, example)
+    pruner = kirigami_pruner(net, example)
     space = pruner.discover_candidates()
     context = kirigami.PlanningContext(
         pruner.graph,
@@ -154,7 +155,7 @@ def _by_kirigami(
             count = min(count, len(values) - 1)
             if count:
                 removed[axis.tensor.paths[0]] = np.argsort(values)[:count]
-        small = _kirigami_pruner(copy.deepcopy(net), example)
+        small = kirigami_pruner(copy.deepcopy(net), example)
         plan = small.plan_remove(
             [
                 small.graph.parameter(name).axis(0).select(units.tolist())
@@ -175,6 +176,7 @@ def _by_kirigami(
     return {key: pruned(n) for key, n in steps.items() if n < _STEPS}
 
 
-def _kirigami_pruner(net: nn.Module, example: torch.Tensor) -> kirigami.Pruner:
+def kirigami_pruner(net: nn.Module, example: torch.Tensor) -> kirigami.Pruner:
+    """Returns torch-kirigami's pruner of a network, with its graph."""
     graph = torch_kirigami.DependencyGraph.build(net, args=(example,))
     return kirigami.Pruner(net, graph=graph)

@@ -16,9 +16,8 @@ from collections.abc import Callable
 os.environ["KERAS_BACKEND"] = "torch"
 
 try:
-    import torch_kirigami
     import torch_pruning
-    from torch_kirigami import pruning as kirigami
+    from _other_pruners import kirigami_pruner, last_layer
 except ImportError as error:
     print(
         f"Skipped, for {error.name} is missing: "
@@ -118,22 +117,14 @@ def stepping(net: nn.Module) -> Step:
 def by_torch_pruning(net: nn.Module, found: Times) -> nn.Module:
     """Half of each group, by the graph alone."""
     start = now()
-    last = [each for each in net.modules() if isinstance(each, nn.Linear)]
     graph = torch_pruning.DependencyGraph().build_dependency(
         net, torch_inputs(X[:1])
     )
-    groups = [
-        graph.get_pruning_group(
-            group[0].dep.target.module,
-            group[0].dep.handler,
-            list(range(len(group[0].idxs) // 2)),
-        )
-        for group in graph.get_all_groups(ignored_layers=last)
-    ]
+    groups = list(graph.get_all_groups(ignored_layers=[last_layer(net)]))
     found["analysis"] = now() - start
     start = now()
     for group in groups:
-        group.prune()
+        group.prune(list(range(len(group[0].idxs) // 2)))
     found["surgery"] = now() - start
     return net
 
@@ -141,10 +132,7 @@ def by_torch_pruning(net: nn.Module, found: Times) -> nn.Module:
 def by_kirigami(net: nn.Module, found: Times) -> nn.Module:
     """Half of each group of channels that it finds."""
     start = now()
-    graph = torch_kirigami.DependencyGraph.build(
-        net, args=(torch_inputs(X[:1]),)
-    )
-    pruner = kirigami.Pruner(net, graph=graph)
+    pruner = kirigami_pruner(net, torch_inputs(X[:1]))
     axes: dict[str, int] = {}
     for each in pruner.discover_candidates().candidates:
         name = each.axis.tensor.paths[0]
@@ -153,7 +141,7 @@ def by_kirigami(net: nn.Module, found: Times) -> nn.Module:
     start = now()
     plan = pruner.plan_remove(
         [
-            graph.parameter(name).axis(0).select(list(range(size // 2)))
+            pruner.graph.parameter(name).axis(0).select(list(range(size // 2)))
             for name, size in axes.items()
         ]
     )
